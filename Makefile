@@ -1,0 +1,54 @@
+# make demo   everything once, from nothing to runs/demo/report.html     make test    lint, types, tests
+# make env    install only     make lint     make bench     make gpu (needs an NVIDIA GPU)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# pybullet has ready-made wheels up to Python 3.11 and compiles on later ones.
+PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p; done))
+TORCH := 2.13.0
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help env demo test lint bench gpu clean
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+env: $(READY)
+
+# An installed torch >= 2.11 is used as it is. Otherwise this exact version: an open range can mean gigabytes of CUDA.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old, expected Python >= 3.11; set PYTHON=" >&2; exit 2; }
+	@if $(PYTHON) -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))' 2>/dev/null; \
+	  then echo "using the installed torch"; $(PYTHON) -m venv --system-site-packages .venv; \
+	  else $(PYTHON) -m venv .venv; $(BIN)/pip install --disable-pip-version-check torch==$(TORCH); fi
+	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,trt,dev]'
+	@touch $@
+
+demo: $(READY)
+	@start=$$SECONDS; \
+	$(BIN)/python -m trainer mgan --preset demo --name demo --fresh; \
+	$(BIN)/python -m export runs/demo --trt; \
+	$(BIN)/python -m runtime generate bundles/demo --count 64 --out runs/demo/generated --overwrite; \
+	$(BIN)/python -m runtime evaluate bundles/demo --count 500 --random 5000 > runs/demo/evaluation.json; \
+	$(BIN)/python -m trainer report runs/demo > /dev/null; \
+	echo "demo done in $$((SECONDS - start)) s; the report: runs/demo/report.html"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+gpu: $(READY)
+	@$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "error: no CUDA GPU works here; make gpu needs one" >&2; exit 2; }
+	$(BIN)/python -m pytest -m gpu
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,83 @@
+"""Writes a bundle: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.bundle import MANIFEST, Manifest
+from runtime.errors import InputError
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    An earlier bundle at `target` is replaced only then. Inside, write the graph files and call `write_manifest`.
+
+    Raises:
+        InputError: `target` exists and is no bundle, or its parent cannot be written.
+    """
+    check_target(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{target.parent} cannot be written: {error.strerror}") from None
+    try:
+        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private; a bundle is for others too
+        yield folder
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+        _replace(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_target(target: Path) -> None:
+    """Refuse to replace anything but a bundle.
+
+    Raises:
+        InputError: `target` exists and is no bundle.
+    """
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise InputError(f"{target} exists and is no bundle, so it stays; move it away or choose another --out")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `bundle.json`; last, so that a folder that has one is whole."""
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`. A folder cannot be renamed over a full one, so the old one steps aside first."""
+    old = folder.with_name(folder.name.removesuffix(".part") + ".old")
+    if target.exists():
+        target.rename(old)
+    try:
+        folder.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on the disk before the rename: a power cut must not leave a bundle of empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,42 @@
+"""Runs what `export` froze: a bundle in, images, joints and scores out. Needs no PyTorch.
+
+`runtime.load("mgan-robot").generate(64, seed=0)` gives images and the joints that belong to them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.models import Multimodal
+
+__all__ = ["InputError", "load"]
+
+
+def load(bundle: str | Path | Bundle, device: str = "cpu", threads: int | None = None) -> Multimodal:
+    """Open a bundle and return its task-level model.
+
+    Args:
+        bundle: a bundle's folder, the name of one shipped with the package, or an open Bundle.
+        device: where to run it: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads for one run; None: the engine's own choice.
+
+    Raises:
+        InputError: no such bundle, a file of it is missing or changed, it was written by a newer version, or the
+            device is not there.
+    """
+    # Inside the function: `import runtime` alone stays quick and loads neither pydantic nor an engine.
+    from runtime.bundle import Bundle
+    from runtime.models import MODELS
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    model = MODELS.get(opened.manifest.model)
+    if model is None:
+        raise InputError(
+            f"{opened.path}: model {opened.manifest.model!r} is not one of {', '.join(MODELS)}; upgrade awase to run it"
+        )
+    return model.load(opened, device=device, threads=threads)

@@ -1,0 +1,1 @@
+"""Engines that run graphs, one file each. `runtime.session` picks one."""

@@ -1,0 +1,291 @@
+"""A bundle: a folder with `bundle.json` and the graph files it names. All that a machine without PyTorch needs.
+
+The manifest is the contract: every input and output of every graph by name, shape, type, range and unit, and the
+SHA-256 of every file. Nothing of a bundle is used before all of it is verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from runtime.errors import InputError
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Folder of the bundles that ship with the package, one sub-folder each."""
+
+
+def _plain_file_name(name: str) -> str:
+    # A manifest comes from elsewhere: it must not make us open files outside its folder.
+    if Path(name).name != name or name in ("", ".", "..", MANIFEST) or "\\" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Shape = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Port(_Model):
+    """One input or output of a graph."""
+
+    name: Identifier
+    shape: Shape
+    """Without the batch axis, which comes first and is dynamic. An image is [C, H, W]."""
+    dtype: Literal["float32", "float16", "uint8", "int64"] = "float32"
+    kind: Literal["noise", "image", "vector"]
+    range: tuple[float, float] | None = None
+    """Lowest and highest value, e.g. (-1, 1) for an image; None: unbounded, or per component (`limits`)."""
+    unit: str = ""
+    """Unit of a vector's components, e.g. "rad"."""
+    names: tuple[str, ...] = ()
+    """Names of a vector's components, e.g. the joints'."""
+    limits: tuple[tuple[float, float], ...] | None = None
+    """Lowest and highest value of each component, in `unit`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Port:
+        axes = 3 if self.kind == "image" else 1
+        if len(self.shape) != axes:
+            raise ValueError(f"{self.name}: shape {list(self.shape)} of kind {self.kind!r}, expected {axes} axes")
+        for what, values in (("names", self.names or None), ("limits", self.limits)):
+            if values is not None and len(values) != self.shape[0]:
+                raise ValueError(f"{self.name}: {len(values)} {what} for {self.shape[0]} components")
+        for low, high in [*([self.range] if self.range else []), *(self.limits or ())]:
+            if not low < high:
+                raise ValueError(f"{self.name}: lower bound {low} is not below upper bound {high}")
+        return self
+
+
+class OutputParity(_Model):
+    """How far one output drifted from PyTorch's. Errors of an image are in units of half its range (so as they are on
+    [-1, 1]), those of a vector are fractions of its components' ranges."""
+
+    mean_abs: float
+    max_abs: float
+    psnr_db: float
+    """Peak signal-to-noise ratio over the output's range; 999 if the outputs are equal."""
+    mean_bound: float
+    max_bound: float
+
+
+class Parity(_Model):
+    """The parity report of one graph against its PyTorch module."""
+
+    seeds: int
+    samples: int
+    batch_sizes: tuple[int, ...]
+    against: str
+    """What ran it, e.g. "onnxruntime 1.31.1 CPUExecutionProvider against torch 2.13.0 cpu"."""
+    outputs: dict[str, OutputParity]
+
+
+class FileEntry(_Model):
+    """A file of the bundle, and what it must be."""
+
+    file: FileName
+    bytes: int
+    sha256: Sha256
+
+
+class GraphEntry(FileEntry):
+    """One graph in ONNX form."""
+
+    name: Identifier
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    opset: int
+    inputs: tuple[Port, ...] = Field(min_length=1)
+    outputs: tuple[Port, ...] = Field(min_length=1)
+    parity: Parity | None = None
+
+
+class EngineEntry(FileEntry):
+    """One graph built into an engine ahead of time."""
+
+    graph: Identifier
+    flavour: Literal["tensorrt-rtx", "tensorrt"]
+    version: str
+    """Of the library that built it; a "tensorrt" engine runs on that version alone."""
+    compute_capabilities: tuple[str, ...]
+    """The GPU generations it runs on, e.g. "SM89"."""
+    profile: dict[str, tuple[Shape, Shape, Shape]]
+    """Smallest, best and largest shape of each input, batch first."""
+
+
+class Noise(_Model):
+    """How the kind "noise" inputs are drawn, so that sample k of seed s is the same everywhere."""
+
+    generator: Literal["philox4x32-10"] = "philox4x32-10"
+    transform: Literal["box-muller"] = "box-muller"
+    distribution: Literal["normal(0, 1)"] = "normal(0, 1)"
+
+
+class Manifest(_Model):
+    """What `bundle.json` holds."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    recipe: str
+    """The training system it came from."""
+    model: str
+    """The task-level object `runtime.load` returns for it."""
+    graphs: tuple[GraphEntry, ...] = Field(min_length=1)
+    engines: tuple[EngineEntry, ...] = ()
+    noise: Noise = Noise()
+    robot: dict[str, Any] | None = None
+    """Description of the robot whose joints these are, for replaying them; see `runtime.robot`."""
+    training: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    licence: str = "Apache-2.0"
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the bundle but the manifest."""
+        return (*self.graphs, *self.engines)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [graph.name for graph in self.graphs]
+        files = [entry.file for entry in self.files]
+        for what, values in (("graph", names), ("file", files)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"a {what} is named twice among {', '.join(values)}")
+        for engine in self.engines:
+            if engine.graph not in names:
+                raise ValueError(f"engine {engine.file} is of graph {engine.graph!r}, not one of {', '.join(names)}")
+        return self
+
+    def to_json(self) -> str:
+        """The text of `bundle.json`. It ends in its closing brace, so that no truncation of it is valid JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shipped() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{MANIFEST}"))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, bundle: str | Path) -> Bundle:
+        """Read a bundle's manifest and verify every file it names.
+
+        Args:
+            bundle: a folder, or the bare name of a bundle shipped with the package (which a folder of that name in
+                the working directory does not hide: write `./NAME` for that).
+
+        Raises:
+            InputError: naming the file that is missing, truncated, changed, malformed or of a newer schema.
+        """
+        path = find(bundle)
+        manifest = read_manifest(path / MANIFEST)
+        for entry in manifest.files:
+            _verify(path / entry.file, entry)
+        return cls(path, manifest)
+
+    def graph(self, name: str) -> GraphEntry:
+        """The graph called `name`.
+
+        Raises:
+            InputError: there is none; the message lists what there is.
+        """
+        for graph in self.manifest.graphs:
+            if graph.name == name:
+                return graph
+        known = ", ".join(graph.name for graph in self.manifest.graphs)
+        raise InputError(f"{self.path}: no graph {name!r}, only {known}")
+
+    def file(self, entry: FileEntry) -> Path:
+        """Where a graph's or an engine's file is."""
+        return self.path / entry.file
+
+
+def find(bundle: str | Path) -> Path:
+    """The folder of a bundle given by path or by the bare name of a shipped one.
+
+    Raises:
+        InputError: there is no such bundle.
+    """
+    text = str(bundle)
+    if isinstance(bundle, str) and re.fullmatch(r"[^/\\]+", text) and (PRETRAINED / text / MANIFEST).is_file():
+        return PRETRAINED / text
+    path = Path(bundle)
+    if (path / MANIFEST).is_file():
+        return path
+    ships = f"shipped bundles: {', '.join(shipped()) or 'none'}"
+    if path.is_dir():
+        raise InputError(f"{path} holds no {MANIFEST}, so it is no bundle; make one with `python -m export` ({ships})")
+    if path.exists():
+        raise InputError(f"{path} is a file, expected a bundle's folder ({ships})")
+    raise InputError(f"no bundle {text!r}: neither a folder nor a shipped bundle ({ships})")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a `bundle.json`.
+
+    Raises:
+        InputError: it is missing, no JSON, of a newer schema, or a field of it is wrong.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; export the bundle again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is truncated or no JSON ({error}); copy or export the bundle again") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
+        raise InputError(f"{path} has no schema_version, so it is no bundle's manifest; export the bundle again")
+    if raw["schema_version"] > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {raw['schema_version']}, this awase reads up to {SCHEMA_VERSION}; upgrade awase"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        first, more = error.errors(include_url=False)[0], error.error_count() - 1
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        also = f" (and {more} more)" if more else ""
+        raise InputError(f"{path}: {where}: {first['msg']}{also}; export the bundle again") from None
+
+
+def _verify(path: Path, entry: FileEntry) -> None:
+    again = "copy or export the bundle again"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {again}")
+    try:
+        actual = path.stat().st_size
+        if actual != entry.bytes:
+            state = "truncated" if actual < entry.bytes else "too long"
+            raise InputError(f"{path} is {state}: {actual} bytes, {MANIFEST} says {entry.bytes}; {again}")
+        digest = sha256_of(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if digest != entry.sha256:
+        raise InputError(f"{path} has changed: SHA-256 {digest[:12]}…, {MANIFEST} says {entry.sha256[:12]}…; {again}")

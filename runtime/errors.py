@@ -1,0 +1,49 @@
+"""Errors a user can cause, and how the commands show them: one line, exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line: what came, what was expected, how to mend it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose complaints are InputErrors: one line, like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `message` with where to look."""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Wrap a command's `main(argv) -> exit status`: an InputError becomes one line on stderr and status 2."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str]) -> int:
+        try:
+            return main(argv)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader of our stdout went away (`… | head`): not an error, but Python must not complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    return wrapped

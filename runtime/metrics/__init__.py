@@ -1,0 +1,1 @@
+"""Scores of generated data, each with the protocol it was measured by."""

@@ -1,0 +1,49 @@
+"""Contact sheets and PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import InputError
+
+
+def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Images side by side, row by row, with nothing between them.
+
+    Args:
+        images: uint8 [N, H, W, C], C of 1 or 3 (RGB).
+        columns: images a row; None: about as many as there are rows.
+
+    Returns:
+        uint8 [rows·H, columns·W, 3]; places left over are black.
+    """
+    count, height, width, channels = images.shape
+    columns = columns or max(1, int(np.ceil(np.sqrt(count))))
+    rows = -(-count // columns)
+    grid = np.zeros((rows * columns, height, width, 3), np.uint8)
+    grid[:count] = images if channels == 3 else images[..., :1]
+    return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an image as a PNG file.
+
+    Args:
+        path: the file.
+        image: uint8 [H, W, C], C of 1 or 3 (RGB).
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    import cv2
+
+    ordered = image[..., ::-1] if image.shape[-1] == 3 else image  # OpenCV writes BGR
+    done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    if not done:
+        raise InputError(f"{path}: an image of {image.dtype} {list(image.shape)} cannot be written as PNG")
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None

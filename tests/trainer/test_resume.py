@@ -1,0 +1,82 @@
+"""Training N + N images with any accident in between equals training 2N, bit for bit."""
+
+import multiprocessing
+import signal
+from pathlib import Path
+
+import pytest
+from train_tiny import OPTIONS, train
+
+from trainer import checkpoint, log
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start with torch already imported, each a fork of a clean server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.recipes.mgan", "trainer.loop"])
+    return context
+
+
+def run(processes, *args, **changes) -> int:
+    process = processes.Process(target=train, args=args, kwargs=changes)
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None, "training hangs"
+    return process.exitcode
+
+
+def result(runs: Path):
+    """All that must be equal: tensors (weights, EMA, optimizers), the checkpoint's meta, statistics."""
+    path = runs / OPTIONS.name
+    newest = sorted((path / "checkpoints").glob("*.safetensors"))[-1]
+    tensors, meta = checkpoint.read(newest)
+    meta = {k: v for k, v in meta.items() if k not in ("seconds", "cpu_seconds")}
+    return newest.name, checkpoint.digest(tensors), meta, (path / "stats.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def straight(processes, tiny, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("straight")
+    assert run(processes, tiny, runs) == 0
+    return result(runs)
+
+
+@pytest.mark.parametrize("cut", ["step 2", "step 9", "step 19", "write 2", "rename 3", "stats 4"])
+def test_killed_and_resumed_equals_straight(processes, tiny, tmp_path, straight, cut):
+    assert run(processes, tiny, tmp_path, cut) == -signal.SIGKILL
+    assert not (tmp_path / OPTIONS.name / "summary.json").exists()
+    assert run(processes, tiny, tmp_path) == 0
+    assert result(tmp_path) == straight
+    assert not list((tmp_path / OPTIONS.name / "checkpoints").glob("*.partial"))
+
+
+def test_sigterm_saves_and_ends_well(processes, tiny, tmp_path, straight):
+    assert run(processes, tiny, tmp_path, "term 7") == 0
+    folder = tmp_path / OPTIONS.name / "checkpoints"
+    assert (folder / f"{7 * OPTIONS.batch:010d}.safetensors").exists()
+    assert run(processes, tiny, tmp_path) == 0
+    assert result(tmp_path) == straight
+
+
+def test_damaged_newest_checkpoint_falls_back(processes, tiny, tmp_path, straight):
+    assert run(processes, tiny, tmp_path, "step 16") == -signal.SIGKILL
+    newest = sorted((tmp_path / OPTIONS.name / "checkpoints").glob("*.safetensors"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert run(processes, tiny, tmp_path) == 0
+    assert result(tmp_path) == straight
+
+
+def test_another_seed_differs(processes, tiny, tmp_path, straight):
+    assert run(processes, tiny, tmp_path, seed=1) == 0
+    assert result(tmp_path)[1] != straight[1]
+
+
+def test_records_are_cut_back(tmp_path):
+    lines = [{"images": n, "loss": n / 3} for n in (8, 16, 24)]
+    for line in lines:
+        log.append(tmp_path / "stats.jsonl", line)
+    with open(tmp_path / "stats.jsonl", "a") as file:
+        file.write('{"images": 32, "lo')  # a line cut short by a kill
+    log.rewind(tmp_path, 16)
+    assert log.read(tmp_path / "stats.jsonl") == lines[:2]

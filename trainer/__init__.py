@@ -1,0 +1,1 @@
+"""Trains GANs in PyTorch. The command is `python -m trainer RECIPE`; a recipe is a paper."""

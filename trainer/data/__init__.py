@@ -1,0 +1,1 @@
+"""Training data: recorded or simulated, checked whole before anything is trained on it."""

@@ -1,0 +1,82 @@
+"""A run's records: stats.jsonl, metric-*.jsonl and timing.jsonl, and how they are cut back on resume.
+
+stats.jsonl and metric-*.jsonl hold what is reproducible bit for bit; timing.jsonl holds what is not (clocks).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import distributed
+
+
+class Means:
+    """Running means of named scalars between two ticks, in float64, without waiting for the device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one step's scalars, averaged over the processes."""
+        stacked = distributed.average(torch.stack([value.detach().double() for value in values.values()]))
+        for name, value in zip(values, stacked, strict=True):
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, and start anew."""
+        means = {name: (total / self.count).item() for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: JSON that `restore` turns back into the same sums exactly."""
+        return {"count": self.count, "sums": {name: total.item() for name, total in self.sums.items()}}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """The inverse of `state`."""
+        self.count = state["count"]
+        self.sums = {n: torch.tensor(v, dtype=torch.float64, device=device) for n, v in state["sums"].items()}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line."""
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a jsonl file; [] if there is none. A last line cut short by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def rewind(run: Path, images: int) -> None:
+    """Cut a run's records back to what was known after `images` images: they are written again as training goes on."""
+    for path in run.glob("*.jsonl"):
+        write_text(path, "".join(json.dumps(line) + "\n" for line in read(path) if line["images"] <= images))
+
+
+def history(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """All records of a run by file name without its ending."""
+    return {path.stem: read(path) for path in sorted(run.glob("*.jsonl"))}

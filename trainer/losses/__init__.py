@@ -1,0 +1,1 @@
+"""The losses of the recipes, one idea a file."""

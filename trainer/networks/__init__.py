@@ -1,0 +1,1 @@
+"""The networks of the recipes, one family a file."""

@@ -1,0 +1,147 @@
+"""A run: the folder a recipe trains into, and how it is opened again without its data.
+
+runs/NAME/  options.json  data.json  stats.jsonl  metric-*.jsonl  timing.jsonl
+            samples/  checkpoints/  figures/  report.html  summary.json (once finished)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.errors import InputError
+from trainer import checkpoint
+from trainer.recipe import RESUMABLE, Graph, Options, Recipe
+
+RECIPES = {"mgan": "trainer.recipes.mgan:Mgan"}
+"""Every recipe by the name the command line knows it by. Imported when asked for."""
+
+
+def recipe_type(name: str) -> type[Recipe]:
+    """The recipe called `name`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}, expected one of: {', '.join(sorted(RECIPES))}")
+    module, attribute = RECIPES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def folder(options: Options) -> Path:
+    """Where the run of these options lies."""
+    return options.runs / options.name
+
+
+def options_json(recipe: str, options: Options) -> dict[str, Any]:
+    """Options as plain JSON, with the recipe's name."""
+    return {"recipe": recipe} | json.loads(json.dumps(dataclasses.asdict(options), default=str))
+
+
+def options_from_json(kind: type[Options], plain: dict[str, Any]) -> Options:
+    """The inverse of `options_json`: JSON's lists, strings and nulls back into tuples, paths and None."""
+    hints = typing.get_type_hints(kind)
+
+    def revive(hint: Any, value: Any) -> Any:
+        choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        if value is not None and Path in choices:
+            return Path(value)
+        if isinstance(value, list) and any(typing.get_origin(choice) is tuple for choice in choices):
+            return tuple(value)
+        return value
+
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: revive(hints[name], value) for name, value in plain.items() if name in names})
+
+
+def check_same(run: Path, recipe: str, options: Options) -> None:
+    """Refuse to go on with a run under other options than it was begun with.
+
+    Raises:
+        InputError: an option that shapes the training differs; the message names it.
+    """
+    path = run / "options.json"
+    if not path.exists():
+        return
+    before, now = json.loads(path.read_text()), options_json(recipe, options)
+    for name in sorted(set(before) | set(now)):
+        if name not in RESUMABLE and before.get(name) != now.get(name):
+            raise InputError(
+                f"run {run} was begun with {name} = {before.get(name)!r}, now it is {now.get(name)!r}: "
+                "expected the same; choose another --name, or start over with --fresh"
+            )
+
+
+class Finished:
+    """A run reopened to be exported or reported on: its recipe with averaged weights, on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "options.json").exists():
+            raise InputError(f"{path} is no run: expected a folder with options.json, made by `python -m trainer`")
+        try:
+            plain = json.loads((path / "options.json").read_text())
+            description = json.loads((path / "data.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"run {path} cannot be opened: {error}") from error
+        self.recipe_name: str = plain["recipe"]
+        kind = recipe_type(self.recipe_name)
+        self.options = options_from_json(kind.options_type, plain)
+        try:
+            self.recipe = kind(self.options, description)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"run {path} was made by another version ({error}); train it again with --fresh"
+            ) from error
+        found = checkpoint.newest(path)
+        if found is None:
+            raise InputError(f"run {path} has no checkpoint yet; train it first with `python -m trainer`")
+        tensors, self.meta = found
+        self.averaged = {}
+        for name in self.recipe.averaged:
+            network = self.recipe.networks[name]
+            checkpoint.load_network(network, f"ema/{name}", tensors)
+            self.averaged[name] = network.eval().requires_grad_(False)
+
+    @property
+    def model(self) -> str:
+        """The task-level object that `runtime.load` makes of the bundle."""
+        return self.recipe.model
+
+    @property
+    def robot(self) -> dict[str, Any] | None:
+        """Description of the robot the data came from, if any."""
+        return self.recipe.robot()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How it was trained: images, preset's options, and the newest metrics."""
+        summary = {"kimg": self.meta["images"] / 1000, "seed": self.options.seed, "torch": torch.__version__}
+        path = self.path / "summary.json"
+        return summary | (json.loads(path.read_text()) if path.exists() else {})
+
+    def graphs(self) -> list[Graph]:
+        """What a bundle holds."""
+        return self.recipe.graphs(self.averaged)
+
+
+def finished_runs(root: Path) -> list[Path]:
+    """The runs under `root` that reached their end."""
+    return sorted(path.parent for path in root.glob("*/summary.json"))
+
+
+def open_run(path: Path) -> Finished:
+    """Reopen a run.
+
+    Raises:
+        InputError: it is no run, has no checkpoint, or none that can be read.
+    """
+    return Finished(Path(path))
