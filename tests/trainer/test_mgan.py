@@ -10,7 +10,6 @@ from tiny_data import tiny_recording
 from trainer.data.recording import Modality
 from trainer.losses.adversarial import cross_entropy
 from trainer.losses.feature_matching import feature_matching, moment_matching
-from trainer.losses.similarity import ssim
 from trainer.networks.multimodal import Discriminator, Generator, ImageBranch, VectorReader
 from trainer.recipe import Step
 from trainer.recipes.mgan import PRESETS, Frozen, Mgan, MganData
@@ -64,17 +63,6 @@ def test_losses_against_hand_worked_values():
     x = torch.tensor([[1.0], [3.0]])
     assert moment_matching(x, torch.tensor([2.0]), torch.tensor([1.0])).item() == pytest.approx(0, abs=1e-7)
     assert moment_matching(x, torch.tensor([0.0]), torch.tensor([3.0])).item() == pytest.approx(4 + 4)
-
-
-def test_ssim_equals_scikit_image():
-    from skimage.metrics import structural_similarity
-
-    rng = np.random.default_rng(0)
-    a = rng.uniform(-1, 1, (2, 3, 16, 21)).astype(np.float32)
-    b = np.clip(a + rng.normal(0, 0.3, a.shape), -1, 1).astype(np.float32)
-    ours = ssim(torch.from_numpy(a), torch.from_numpy(b), stride=1).item()
-    peer = np.mean([structural_similarity(p, q, channel_axis=0, data_range=2) for p, q in zip(a, b, strict=True)])
-    assert ours == pytest.approx(peer, abs=1e-5)
 
 
 def recipe(**changes) -> tuple[Mgan, MganData]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import l1_loss, mse_loss
 
 import cpp_ext
 from runtime.bundle import Port
@@ -26,7 +26,6 @@ from trainer.data.simulated import simulate
 from trainer.distributed import gather, share
 from trainer.losses.adversarial import cross_entropy
 from trainer.losses.feature_matching import feature_matching, moment_matching
-from trainer.losses.similarity import image_distance
 from trainer.networks.multimodal import Discriminator, Generator, ImageDrawer, VectorReader
 from trainer.recipe import Figure, Graph, Recipe, Step
 from trainer.recipes import mgan_figures
@@ -233,13 +232,12 @@ class Mgan(Recipe):
         return torch.stack(errors).mean()
 
     def drawing(self, pairs: dict[str, Tensor]) -> Tensor:
-        """Distance of the images from those drawn from the vectors, a scalar."""
+        """Mean absolute difference of the images from those drawn from the vectors, a scalar."""
         vectors = self.join(pairs)
-        structure = self.options.structure
-        distances = [
-            image_distance(artist(vectors), pairs[name], structure) for name, artist in self.networks["artist"].items()
+        errors = [
+            l1_loss(artist(vectors).float(), pairs[name].float()) for name, artist in self.networks["artist"].items()
         ]
-        return torch.stack(distances).mean()
+        return torch.stack(errors).mean()
 
     # --- What a run shows ---
 

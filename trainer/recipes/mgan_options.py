@@ -59,10 +59,8 @@ class MganOptions(Options):
     """Cross-modal consistency, image → vectors: a reader learns it on real pairs (mean squared error) and the
     generator's own pairs are scored through it."""
     draw: float = 20.0
-    """Cross-modal consistency, vectors → image: an artist learns it on real pairs and the generator's image must look
-    as drawn from its vectors."""
-    structure: float = 0.0
-    """Weight of 1 − SSIM beside the absolute difference where drawn images are compared."""
+    """Cross-modal consistency, vectors → image: an artist learns it on real pairs (mean absolute error) and the
+    generator's image should look as drawn from its vectors."""
     moments: float = 10.0
     """The mean and standard deviation of every vector component over a batch should be the data's: keeps the poses
     from narrowing to those that are easy to draw."""
@@ -70,7 +68,7 @@ class MganOptions(Options):
     """Vectors are scaled so that their limits lie at ± this in tanh's (−1, 1): angles at a limit stay reachable."""
 
     # Optimization
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Adam's learning rate for the generator."""
     lr_d: float = 5e-4
     """Adam's learning rate for the discriminator."""
@@ -101,7 +99,6 @@ class MganOptions(Options):
             "mismatch",
             "read",
             "draw",
-            "structure",
             "moments",
             "lr",
             "lr_d",
@@ -132,9 +129,11 @@ PAPER: Any = {
     "norm": "batch", "real_target": 1.0, "mismatch": 0.0, "draw": 0.0, "moments": 0.0, "margin": 1.0,
     "lr": 2e-4, "lr_d": 2e-4, "beta2": 0.999, "decay_from": 1.0,
 }  # fmt: skip
-LONG: Any = {"total_kimg": 800, "metric_kimg": 40, "snapshot_kimg": 80, "checkpoint_kimg": 20, "frames": 20000}
+LONG: Any = {
+    "total_kimg": 720, "metric_kimg": 40, "snapshot_kimg": 80, "checkpoint_kimg": 20, "ema_kimg": 11.0, "frames": 20000,
+}  # fmt: skip
 PRESETS = {
-    "demo": dataclasses.replace(BASE, total_kimg=56, metric_kimg=8, snapshot_kimg=16, checkpoint_kimg=8),
+    "demo": dataclasses.replace(BASE, total_kimg=52, metric_kimg=8, snapshot_kimg=16, checkpoint_kimg=8),
     "cpu": dataclasses.replace(BASE, **LONG),
     "gpu": dataclasses.replace(BASE, **LONG | {"total_kimg": 8000, "frames": 50000}, width=32, d_width=32, threads=0),
     "paper": dataclasses.replace(BASE, **LONG | PAPER),
