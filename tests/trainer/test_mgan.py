@@ -28,7 +28,7 @@ def test_images_of_any_size(size):
 def test_the_head_sees_the_tuple_and_not_a_sum():
     modalities = (Modality("a", "vector", (2,)), Modality("b", "vector", (2,)))
     torch.manual_seed(0)
-    d = Discriminator(modalities, 4, 16, "spectral").eval()
+    d = Discriminator(modalities, 4, 16).eval()
     x, y = ({"a": torch.randn(1, 2) * 3, "b": torch.randn(1, 2) * 3} for _ in range(2))
     score = lambda a, b: d.score(d.features({"a": a["a"], "b": b["b"]})).item()  # noqa: E731
     mixed = score(x, x) + score(y, y) - score(x, y) - score(y, x)
@@ -84,7 +84,7 @@ def one_step(mgan: Mgan, data: MganData):
 def test_every_option_adds_its_term_and_nothing_else():
     mgan, data = recipe(read=1.0)
     assert set(one_step(mgan, data)) == {"D", "reader", "artist", "read", "draw", "moments", "G", "matching"}
-    paper, data = recipe(**{k: getattr(PRESETS["paper"], k) for k in ("read", "draw", "mismatch", "moments", "norm")})
+    paper, data = recipe(**{k: getattr(PRESETS["paper"], k) for k in ("read", "draw", "mismatch", "moments")})
     assert set(one_step(paper, data)) == {"D", "G", "matching"}
     assert set(paper.networks) == {"generator", "discriminator"}
 

@@ -89,18 +89,23 @@ class Generator(nn.Module):
         return {name: branch(shared) for name, branch in self.branches.items()}
 
 
-def image_features(shape: tuple[int, ...], width: int, hidden: int, wrap: Callable, norm: bool) -> nn.Sequential:
-    """An image [N, C, H, W] → features [N, hidden]: strided 4×4 convolutions, then one linear layer."""
+def image_features(shape: tuple[int, ...], width: int, hidden: int, wrap: Callable | None) -> nn.Sequential:
+    """An image [N, C, H, W] → features [N, hidden]: strided 4×4 convolutions, then one linear layer.
+
+    wrap: a layer's own normalisation (spectral norm, for a discriminator); None: batch norm after each layer but the
+    first.
+    """
     net: list[nn.Module] = []
     maps, size = shape[0], list(shape[1:])
+    keep = wrap or (lambda layer: layer)
     for level in range(1, levels(*size) + 1):
-        normed = norm and level > 1
-        net.append(wrap(nn.Conv2d(maps, channels(level, width), 4, 2, 1, bias=not normed)))
+        normed = wrap is None and level > 1
+        net.append(keep(nn.Conv2d(maps, channels(level, width), 4, 2, 1, bias=not normed)))
         if normed:
             net.append(BatchNorm(channels(level, width)))
         net.append(nn.LeakyReLU(0.2))
         maps, size = channels(level, width), [side // 2 for side in size]
-    return nn.Sequential(*net, nn.Flatten(), wrap(nn.Linear(maps * size[0] * size[1], hidden)), nn.LeakyReLU(0.2))
+    return nn.Sequential(*net, nn.Flatten(), keep(nn.Linear(maps * size[0] * size[1], hidden)), nn.LeakyReLU(0.2))
 
 
 class Discriminator(nn.Module):
@@ -110,13 +115,13 @@ class Discriminator(nn.Module):
     of one score a modality and cannot see that two of them do not belong together.
     """
 
-    def __init__(self, modalities: tuple[Modality, ...], width: int, hidden: int, norm: str) -> None:
+    def __init__(self, modalities: tuple[Modality, ...], width: int, hidden: int) -> None:
         super().__init__()
-        wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+        wrap = spectral_norm
         self.branches = nn.ModuleDict()
         for m in modalities:
             if m.kind == "image":
-                self.branches[m.name] = image_features(m.shape, width, hidden, wrap, norm == "batch")
+                self.branches[m.name] = image_features(m.shape, width, hidden, wrap)
             else:
                 self.branches[m.name] = nn.Sequential(
                     wrap(nn.Linear(m.shape[0], hidden)), nn.LeakyReLU(0.2),
@@ -141,9 +146,7 @@ class VectorReader(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], outputs: int, width: int, hidden: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            image_features(shape, width, hidden, lambda layer: layer, True), nn.Linear(hidden, outputs)
-        )
+        self.net = nn.Sequential(image_features(shape, width, hidden, None), nn.Linear(hidden, outputs))
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, C, H, W] → [N, D]."""

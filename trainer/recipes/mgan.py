@@ -106,7 +106,7 @@ class Mgan(Recipe):
         large = {"width": options.width, "hidden": options.hidden}
         self.networks = {
             "generator": Generator(self.modalities, options.z_dim, **large),
-            "discriminator": Discriminator(self.modalities, norm=options.norm, **small),
+            "discriminator": Discriminator(self.modalities, **small),
         }
         # Consistency needs both kinds of modality.
         both = components > 0 and bool(self.images)

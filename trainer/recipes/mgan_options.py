@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +40,6 @@ class MganOptions(Options):
     """The same in the discriminator and the reader."""
     hidden: int = 128
     """Width of the fully connected layers."""
-    norm: Literal["spectral", "batch"] = "spectral"
-    """Normalisation in the discriminator."""
 
     # Losses of the paper
     feature_matching: float = 0.08
@@ -125,10 +123,7 @@ class MganOptions(Options):
 
 
 BASE = MganOptions(threads=1, ema_kimg=4.4)
-PAPER: Any = {
-    "norm": "batch", "real_target": 1.0, "mismatch": 0.0, "draw": 0.0, "moments": 0.0, "margin": 1.0,
-    "lr": 2e-4, "lr_d": 2e-4, "beta2": 0.999, "decay_from": 1.0,
-}  # fmt: skip
+PAPER: Any = {"real_target": 1.0, "mismatch": 0.0, "draw": 0.0, "moments": 0.0}
 LONG: Any = {
     "total_kimg": 720, "metric_kimg": 40, "snapshot_kimg": 80, "checkpoint_kimg": 20, "ema_kimg": 11.0, "frames": 20000,
 }  # fmt: skip
