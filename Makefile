@@ -31,7 +31,8 @@ demo: $(READY)
 	$(BIN)/python -m trainer mgan --preset demo --name demo --fresh; \
 	$(BIN)/python -m export runs/demo --trt; \
 	$(BIN)/python -m runtime generate bundles/demo --count 64 --out runs/demo/generated --overwrite; \
-	$(BIN)/python -m runtime evaluate bundles/demo --count 500 --random 5000 > runs/demo/evaluation.json; \
+	$(BIN)/python -m runtime evaluate bundles/demo --count 500 --random 5000 > runs/demo/evaluation.part; \
+	mv runs/demo/evaluation.part runs/demo/evaluation.json; \
 	$(BIN)/python -m trainer report runs/demo > /dev/null; \
 	echo "demo done in $$((SECONDS - start)) s; the report: runs/demo/report.html"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import InputError, Parser, cli
+from runtime.errors import InputError, Parser, cli, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @cli
 def main(argv: Sequence[str]) -> int:
-    """Export runs; returns the exit status."""
+    """Export runs, those that can be if some cannot; returns the exit status."""
     options = _parser().parse_args(argv)
     if options.sm and not options.trt:
         raise InputError("--sm is for engines; add --trt")
@@ -43,21 +43,31 @@ def main(argv: Sequence[str]) -> int:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two runs are called {name!r} and would be one bundle; export them with separate --out")
-    exported = []
+    exported, errors = [], []
     for run, name in zip(runs, names, strict=True):
-        with console.status(f"{name}: opening the run") as status:
-            finished = open_run(run)
-            bundle = export_run(
-                finished,
-                options.out / name,
-                engines,
-                capabilities,
-                say=lambda what, name=name: status.update(f"{name}: {what}"),  # type: ignore[misc]
-            )
-        exported.append(bundle)
+        try:
+            with console.status(f"{name}: opening the run") as status:
+                finished = open_run(run)
+                bundle = export_run(
+                    finished,
+                    options.out / name,
+                    engines,
+                    capabilities,
+                    say=lambda what, name=name: status.update(f"{name}: {what}"),  # type: ignore[misc]
+                )
+        except InputError as error:
+            errors.append(str(error) if name in str(error) else f"{name}: {error}")
+        except Exception as error:  # a damaged or older run can fail in any way; the others are not to suffer
+            kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+            errors.append(f"{name}: {kind}{one_line(error)}")
+        else:
+            exported.append(bundle)
     _summary(console, exported)
-    print(json.dumps([str(bundle.path) for bundle in exported]))
-    return 0
+    for line in errors:
+        print(f"error: {line}", file=sys.stderr)
+    if exported:
+        print(json.dumps([str(bundle.path) for bundle in exported]))
+    return 2 if errors else 0
 
 
 def _parser() -> argparse.ArgumentParser:

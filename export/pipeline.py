@@ -9,8 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import ValidationError
+
 from export import tensorrt
 from export.bundle import check_target, write_manifest, writing
+from export.errors import ExportError
 from export.onnx import OPSET, export_onnx
 from export.parity import measure
 from runtime.bundle import EngineEntry, GraphEntry, Manifest, sha256_of
@@ -76,26 +79,31 @@ def export_run(
         InputError: `target` is something else than a bundle.
     """
     check_target(target)  # before minutes of work
-    with writing(target) as folder:
-        exported = Exported(target)
-        graphs, built = [], []
-        for graph in run.graphs():
-            entry = _freeze(graph, folder, exported, say)
-            graphs.append(entry)
-            for flavour in engines:
-                say(f"{graph.name}: {flavour} engine")
-                built.append(_engine(entry, folder, flavour, capabilities, exported))
-        manifest = Manifest(
-            name=target.name,
-            recipe=run.recipe_name,
-            model=run.model,
-            graphs=tuple(graphs),
-            engines=tuple(built),
-            robot=run.robot,
-            training=run.summary,
-            versions=_versions() | {entry.flavour: entry.version for entry in built},
-        )
-        write_manifest(folder, manifest)
+    try:
+        with writing(target) as folder:
+            exported = Exported(target)
+            graphs, built = [], []
+            for graph in run.graphs():
+                entry = _freeze(graph, folder, exported, say)
+                graphs.append(entry)
+                for flavour in engines:
+                    say(f"{graph.name}: {flavour} engine")
+                    built.append(_engine(entry, folder, flavour, capabilities, exported))
+            manifest = Manifest(
+                name=target.name,
+                recipe=run.recipe_name,
+                model=run.model,
+                graphs=tuple(graphs),
+                engines=tuple(built),
+                robot=run.robot,
+                training=run.summary,
+                versions=_versions() | {entry.flavour: entry.version for entry in built},
+            )
+            write_manifest(folder, manifest)
+    except ValidationError as error:  # what the manifest says of a graph cannot be
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (error.title, *first["loc"])))
+        raise ExportError(f"{target.name}: {where} is {first['input']!r}: {first['msg']}") from None
     return exported
 
 

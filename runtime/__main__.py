@@ -26,11 +26,22 @@ if TYPE_CHECKING:
 SHEET = 64
 """Images on a contact sheet, at most."""
 
+RANGES = {
+    "count": (1, 10**9),
+    "random": (1, 10**7),
+    "seed": (0, 2**64 - 1),
+    "first": (0, 2**64 - 1),
+    "batch": (1, 2**12),
+    "threads": (1, 2**10),
+}
+"""Lowest and highest value of the whole numbers among the options."""
+
 
 @cli
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(argv)
+    _check_numbers(options)
     result = options.command(options)
     print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
     return 0
@@ -40,26 +51,26 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Write images as PNG files, vectors as CSV files and a contact sheet; returns what went where."""
     model = runtime.load(options.bundle, options.device, options.threads)
     out: Path = options.out
-    _check_arguments(model, options)
     _prepare(out, model.modalities, options.overwrite)
-    parts = []
+    kept: dict[str, list[np.ndarray]] = {port.name: [] for port in model.modalities}
     files = {port.name: port.name if port.kind == "image" else f"{port.name}.csv" for port in model.modalities}
     with _progress() as progress:
         task = progress.add_task("generating", total=options.count)
         for start in range(0, options.count, options.batch):  # by parts: images are never all in memory
             size = min(options.batch, options.count - start)
             part = model.generate(size, options.seed, options.first + start, options.batch)
-            keep = {}
             for port, values in zip(model.modalities, part, strict=True):
-                keep[port.name] = values[: max(0, SHEET - start)] if port.kind == "image" else values
-                if port.kind == "image":
-                    for offset, image in enumerate(values):
-                        write_png(out / port.name / f"{options.first + start + offset:06d}.png", image)
-            parts.append(keep)
+                if port.kind != "image":
+                    kept[port.name].append(values)
+                    continue
+                if start < SHEET:  # a copy, for a view would keep the whole part
+                    kept[port.name].append(values[: SHEET - start].copy())
+                for offset, image in enumerate(values):
+                    write_png(out / port.name / f"{options.first + start + offset:06d}.png", image)
             progress.advance(task, size)
     sheets: dict[str, str] = {}
     for port in model.modalities:
-        values = np.concatenate([part[port.name] for part in parts])
+        values = np.concatenate(kept[port.name])
         if port.kind == "image":
             sheets[port.name] = f"sheet-{port.name}.png" if sheets else "sheet.png"
             write_png(out / sheets[port.name], sheet(values))
@@ -84,22 +95,18 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from runtime.metrics import ssim_gap
 
     model = runtime.load(options.bundle, options.device, options.threads)
-    _check_arguments(model, options)
-    if options.random < 1:
-        raise InputError(f"--random is {options.random}, expected at least 1")
-    image, vector = _image_and_joints(model)
+    vector = _joints(model, options)
     with _robot(model.bundle.manifest.robot, vector, options) as robot:
-        size, seen = list(image.shape[1:]), [robot.camera.height, robot.camera.width]
-        if size != seen:  # before the renders, which take seconds
-            raise InputError(
-                f"the bundle's images are {size} pixels (H, W), the camera's {seen}; give --camera size=WxH"
-            )
+        image = _image(model, robot)
+        # By name where the names are the robot's own, whatever their order; else --joints says which is which.
+        named = set(vector.names) == set(robot.joints)
+        columns = [vector.names.index(name) for name in robot.joints] if named else list(range(len(robot.joints)))
         samples = model.generate(options.count, options.seed, batch=options.batch)._asdict()
         best, curve = _yardstick(model.bundle.manifest, robot)
         figures = ssim_gap.evaluate(
             robot,
             samples[image.name],
-            samples[vector.name],
+            samples[vector.name][:, columns],
             seed=options.seed,
             matched=options.count,
             random=options.random,
@@ -168,11 +175,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_arguments(model: Any, options: argparse.Namespace) -> None:
-    """Refuse bad numbers before anything is written: a run of one sample checks all but the count."""
-    if options.count < 1:
-        raise InputError(f"--count is {options.count}, expected at least 1")
-    model.generate(1, options.seed, getattr(options, "first", 0), options.batch)
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse numbers out of their range before any work."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(options, name, None)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name} is {value}, expected a whole number from {low} to {high}")
+    first = getattr(options, "first", 0)
+    if first + getattr(options, "count", 0) > 2**64:
+        raise InputError(f"--first is {first}, expected at most {2**64 - options.count}: samples end at 2^64")
 
 
 def _prepare(out: Path, modalities: tuple[Port, ...], overwrite: bool) -> None:
@@ -201,33 +212,66 @@ def _write_csv(path: Path, names: Sequence[str], rows: np.ndarray) -> None:
         writer.writerows([[str(value) for value in row] for row in rows])
 
 
-def _image_and_joints(model: Any) -> tuple[Port, Port]:
-    images = [port for port in model.modalities if port.kind == "image"]
-    joints = [port for port in model.modalities if port.kind == "vector" and port.unit == "rad"]
-    if not images or not joints:
-        kinds = ", ".join(f"{port.name} ({port.kind} {port.unit})" for port in model.modalities)
-        raise InputError(f"{model.bundle.path}: replaying needs an image and a vector in rad, the bundle has {kinds}")
-    return images[0], joints[0]
+def _joints(model: Any, options: argparse.Namespace) -> Port:
+    """The vector in rad that poses the robot: the one whose components are named as its joints."""
+    from runtime.robot.urdf import Urdf
 
-
-def _robot(description: dict[str, Any] | None, joints: Port, options: argparse.Namespace) -> Robot:
-    from runtime.robot import Camera, Robot
-
-    given = {}
-    if options.camera:
-        given["camera"] = Camera.parse(options.camera).to_json()
-    if options.joints:
-        given["joints"] = options.joints
+    description = model.bundle.manifest.robot
     if description is None and options.robot is None:
         raise InputError(
             "this bundle describes no robot to replay its joints on; give --robot FILE.urdf and --camera …"
         )
+    vectors = [port for port in model.modalities if port.kind == "vector" and port.unit == "rad"]
+    if options.joints:
+        joints = options.joints
+        fitting = [port for port in vectors if set(port.names) == set(joints)]
+        fitting = fitting or [port for port in vectors if port.shape[0] == len(joints)]
+    else:
+        joints = description.get("joints", []) if description else []
+        movable = Urdf.read(options.robot).movable() if options.robot else ()
+        if options.robot and not (joints and set(joints) <= set(movable)):  # another robot than the bundle's
+            joints = movable
+            fitting = [port for port in vectors if port.names and set(port.names) <= set(joints)]
+        else:
+            fitting = [port for port in vectors if set(port.names) == set(joints)]
+    if not fitting:
+        have = "; ".join(f"{port.name} ({', '.join(port.names) or port.shape[0]})" for port in vectors)
+        raise InputError(
+            f"{model.bundle.path}: replaying needs a vector in rad of the robot's joints {', '.join(joints)}; the "
+            f"bundle has {have or 'none'}; give --joints NAME … in its order"
+        )
+    return fitting[0]
+
+
+def _image(model: Any, robot: Robot) -> Port:
+    """The image that the robot's camera takes: the first of its size."""
+    size = (robot.camera.height, robot.camera.width)
+    images = [port for port in model.modalities if port.kind == "image"]
+    for port in images:
+        if port.shape == (3, *size):
+            return port
+    have = ", ".join(f"{port.name} {list(port.shape[1:])}" for port in images)
+    raise InputError(
+        f"{model.bundle.path}: replaying needs an image of the camera's {list(size)} pixels (H, W), the bundle has "
+        f"{have or 'none'}; give --camera size=WxH"
+    )
+
+
+def _robot(description: dict[str, Any] | None, vector: Port, options: argparse.Namespace) -> Robot:
+    """The robot to replay on: the one the bundle describes, changed by the options, or another one."""
+    from runtime.robot import Camera, Robot
+
+    given: dict[str, Any] = {}
+    if options.camera:
+        given["camera"] = Camera.parse(options.camera).to_json()
+    if options.joints:
+        given["joints"] = options.joints
     # A robot with meshes is described without its URDF: then --robot is that file again, not another robot.
     if description is not None and (options.robot is None or (description.get("urdf") is None and not given)):
         return Robot.from_description(description | given, options.robot)
     known = given if description is None else {"camera": description["camera"]} | given
     camera = Camera.from_json(known["camera"]) if "camera" in known else None
-    return Robot(options.robot, camera=camera, joints=options.joints or joints.names or None)
+    return Robot(options.robot, camera=camera, joints=options.joints or vector.names)
 
 
 def _progress() -> Progress:

@@ -29,7 +29,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Wrap a command's `main(argv) -> exit status`: an InputError becomes one line on stderr and status 2."""
+    """Wrap a command's `main(argv) -> exit status`: what the user can mend becomes one line on stderr and 2.
+
+    That is an InputError, a file that cannot be read or written (OSError), and more asked for than memory holds.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str]) -> int:
@@ -45,5 +48,19 @@ def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
             # The reader of our stdout went away (`… | head`): not an error, but Python must not complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            return 2
+        except MemoryError as error:
+            print(f"error: out of memory ({one_line(error)}); ask for less at a time", file=sys.stderr)
+            return 2
 
     return wrapped
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line; `PATH: reason` if it is the operating system's."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return " ".join(text.split())

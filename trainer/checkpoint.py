@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ FORMAT = "awase-checkpoint-1"
 KEPT = 3  # a truncated newest checkpoint must leave an older one to go on from
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes, dtypes and bytes of `tensors`, in name order."""
-    sha = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], meta: str = "") -> str:
+    """sha256 over `meta` and the names, shapes, dtypes and bytes of `tensors`, in name order."""
+    sha = hashlib.sha256(meta.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -72,7 +72,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]) -> No
     """Write `tensors` and the JSON `meta` to `path`: whole or not at all, also through a kill or a power cut."""
     # Own memory for each: safetensors refuses tensors that share storage.
     cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "sha256": digest(cpu), "meta": json.dumps(meta)}
+    text = json.dumps(meta)
+    header = {"format": FORMAT, "sha256": digest(cpu, text), "meta": text}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
@@ -99,7 +100,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"checkpoint {path} cannot be read ({error}): it is truncated or no checkpoint") from error
     if header.get("format") != FORMAT:
         raise InputError(f"checkpoint {path} has format {header.get('format')!r}, expected {FORMAT!r}")
-    if digest(tensors) != header["sha256"]:
+    if digest(tensors, header.get("meta", "")) != header.get("sha256"):
         raise InputError(f"checkpoint {path} has changed since it was written (its sha256 does not match)")
     return tensors, json.loads(header["meta"])
 
@@ -109,7 +110,7 @@ def path_at(run: Path, images: int) -> Path:
     return run / "checkpoints" / f"{images:010d}.safetensors"
 
 
-def newest(run: Path, notify: Any = print) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def newest(run: Path, notify: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest checkpoint of `run` that can be read, or None if it has none at all.
 
     A damaged one is named through `notify` and the one before it is used.

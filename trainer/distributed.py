@@ -10,13 +10,21 @@ With one process every function here is the identity or the plain local operatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from runtime.errors import InputError
+
+# torch 2.13 says that these two may move; they are the only collectives with gradients.
+warnings.filterwarnings("ignore", ".*torch.distributed.nn.functional.*", FutureWarning)
 
 
 def rank() -> int:
@@ -27,6 +35,30 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+T = TypeVar("T")
+
+
+def main_first(work: Callable[[], T]) -> T:
+    """Do `work` in the main process, then in the others, which find what it left (a cache).
+
+    Raises:
+        InputError: the main process's; the other processes leave without a word, so that it is said once.
+    """
+    failed: list[InputError | None] = [None]
+    if rank() == 0:
+        try:
+            result = work()
+        except InputError as error:
+            failed = [error]
+    if world_size() > 1:
+        dist.broadcast_object_list(failed)
+    if failed[0] is not None:
+        if rank() == 0:
+            raise failed[0]
+        sys.exit(2)
+    return result if rank() == 0 else work()
 
 
 def batch_mean(x: Tensor) -> Tensor:

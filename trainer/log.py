@@ -1,4 +1,4 @@
-"""A run's records: stats.jsonl, metric-*.jsonl and timing.jsonl, and how they are cut back on resume.
+"""A run's records: stats.jsonl, metric-*.jsonl, timing.jsonl and TensorBoard, and how they are cut back on resume.
 
 stats.jsonl and metric-*.jsonl hold what is reproducible bit for bit; timing.jsonl holds what is not (clocks).
 """
@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from trainer import distributed
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Where talk goes: stdout is for results."""
 
 
 class Means:
@@ -80,3 +84,55 @@ def rewind(run: Path, images: int) -> None:
 def history(run: Path) -> dict[str, list[dict[str, Any]]]:
     """All records of a run by file name without its ending."""
     return {path.stem: read(path) for path in sorted(run.glob("*.jsonl"))}
+
+
+class Records:
+    """Writes a run's records while it trains; in other processes than the main one it does nothing.
+
+    On entering, what was written after `images` images by a session that was killed is cut off.
+    """
+
+    def __init__(self, path: Path, images: int, main: bool) -> None:
+        self.path, self.main, self.board = path, main, None
+        if main:
+            rewind(path, images)
+            self.board = _tensorboard(path, images)
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.board:
+            self.board.close()
+
+    def tick(
+        self, images: int, total: int, means: dict[str, float], seconds: float, cpu_seconds: float, headline: str
+    ) -> None:
+        """One line of statistics, one of timing, and the status line."""
+        if not self.main:
+            return
+        append(self.path / "stats.jsonl", {"images": images, "kimg": images / 1000} | means)
+        append(self.path / "timing.jsonl", {"images": images, "seconds": seconds, "cpu_seconds": cpu_seconds})
+        self._plot("stats", images, means)
+        words = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        place = f"kimg {images / 1000:7.1f}/{total / 1000:.0f}  min {seconds / 60:5.1f}  cpu {cpu_seconds / 60:5.1f}"
+        console.print(f"{place}  {words}  {headline}")
+
+    def metric(self, name: str, images: int, figures: dict[str, Any]) -> None:
+        """One line of a metric."""
+        append(self.path / f"metric-{name}.jsonl", {"images": images, "kimg": images / 1000} | figures)
+        self._plot(name, images, {key: value for key, value in figures.items() if isinstance(value, float)})
+
+    def _plot(self, group: str, images: int, scalars: dict[str, float]) -> None:
+        if self.board:
+            for name, value in scalars.items():
+                self.board.add_scalar(f"{group}/{name}", value, images)
+
+
+def _tensorboard(path: Path, images: int) -> Any:
+    """TensorBoard's writer if TensorBoard is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(path / "tensorboard"), purge_step=images + 1)

@@ -63,8 +63,10 @@ class Options:
         at_least += [("snapshot_kimg", 0), ("checkpoint_kimg", 0), ("ema_kimg", 0), ("seed", 0)]
         for field, lowest in at_least:
             value = getattr(self, field)
-            if not np.isfinite(value) or value < lowest:
+            if not lowest <= value < float("inf"):
                 raise InputError(f"--{field.replace('_', '-')} is {value}, expected a number of at least {lowest}")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed is {self.seed}, expected a number below 2^32")
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise InputError(f"--name is {self.name!r}, expected a plain folder name such as 'first-try'")
 
@@ -161,8 +163,8 @@ class Recipe(ABC):
         """One training step on this process's share of a batch. Returns scalars to be averaged into stats.jsonl."""
 
     @abstractmethod
-    def metrics(self, averaged: dict[str, nn.Module], final: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (metric's name, its figures with their protocol). `final`: the training is over, take your time."""
+    def metrics(self, averaged: dict[str, nn.Module]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (metric's name, its figures with their protocol)."""
 
     @abstractmethod
     def snapshot(self, averaged: dict[str, nn.Module]) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 
 from runtime.errors import InputError
 from trainer import checkpoint
+from trainer.log import console
 from trainer.recipe import RESUMABLE, Graph, Options, Recipe
 
 RECIPES = {"mgan": "trainer.recipes.mgan:Mgan"}
@@ -62,22 +63,53 @@ def options_from_json(kind: type[Options], plain: dict[str, Any]) -> Options:
     return kind(**{name: revive(hints[name], value) for name, value in plain.items() if name in names})
 
 
-def check_same(run: Path, recipe: str, options: Options) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    """A run's JSON file.
+
+    Raises:
+        InputError: it cannot be read; the message names it.
+    """
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); train the run again with --fresh") from error
+    if not isinstance(plain, dict):
+        raise InputError(f"{path} holds {type(plain).__name__}, expected an object; train the run again with --fresh")
+    return plain
+
+
+def check_same(run: Path, now: dict[str, Any]) -> None:
     """Refuse to go on with a run under other options than it was begun with.
 
     Raises:
         InputError: an option that shapes the training differs; the message names it.
     """
-    path = run / "options.json"
-    if not path.exists():
+    if not (run / "options.json").exists():
         return
-    before, now = json.loads(path.read_text()), options_json(recipe, options)
+    before = read_json(run / "options.json")
     for name in sorted(set(before) | set(now)):
         if name not in RESUMABLE and before.get(name) != now.get(name):
             raise InputError(
                 f"run {run} was begun with {name} = {before.get(name)!r}, now it is {now.get(name)!r}: "
                 "expected the same; choose another --name, or start over with --fresh"
             )
+
+
+def check_same_data(run: Path, description: dict[str, Any]) -> None:
+    """Refuse to go on with a run on other data than it was begun with.
+
+    Raises:
+        InputError: the data's description differs.
+    """
+    if not (run / "data.json").exists():
+        return
+    before, now = read_json(run / "data.json"), json.loads(json.dumps(description))
+    changed = ", ".join(name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name))
+    if changed:
+        raise InputError(
+            f"run {run} was begun on other data (its {changed} differ): expected the same; choose another --name, or "
+            "start over with --fresh"
+        )
 
 
 class Finished:
@@ -87,21 +119,17 @@ class Finished:
         self.path = path
         if not (path / "options.json").exists():
             raise InputError(f"{path} is no run: expected a folder with options.json, made by `python -m trainer`")
-        try:
-            plain = json.loads((path / "options.json").read_text())
-            description = json.loads((path / "data.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"run {path} cannot be opened: {error}") from error
-        self.recipe_name: str = plain["recipe"]
+        plain, description = read_json(path / "options.json"), read_json(path / "data.json")
+        self.recipe_name: str = plain.get("recipe", "")
         kind = recipe_type(self.recipe_name)
-        self.options = options_from_json(kind.options_type, plain)
         try:
+            self.options = options_from_json(kind.options_type, plain)
             self.recipe = kind(self.options, description)
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"run {path} was made by another version ({error}); train it again with --fresh"
             ) from error
-        found = checkpoint.newest(path)
+        found = checkpoint.newest(path, console.print)
         if found is None:
             raise InputError(f"run {path} has no checkpoint yet; train it first with `python -m trainer`")
         tensors, self.meta = found
@@ -123,10 +151,16 @@ class Finished:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How it was trained: images, preset's options, and the newest metrics."""
-        summary = {"kimg": self.meta["images"] / 1000, "seed": self.options.seed, "torch": torch.__version__}
-        path = self.path / "summary.json"
-        return summary | (json.loads(path.read_text()) if path.exists() else {})
+        """How long it was trained, and its newest metrics."""
+        meta = self.meta
+        return {
+            "kimg": meta["images"] / 1000,
+            "seed": self.options.seed,
+            "seconds": meta["seconds"],
+            "cpu_seconds": meta["cpu_seconds"],
+            "metrics": meta["metrics"],
+            "torch": torch.__version__,
+        }
 
     def graphs(self) -> list[Graph]:
         """What a bundle holds."""

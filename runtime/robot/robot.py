@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,16 +82,19 @@ class Robot:
             raise InputError(f"{urdf.source}: no joints to move, expected at least one revolute joint with limits")
         self.limits: NDArray[np.float32] = urdf.limits(self.joints)
         self.supersample, self.table = supersample, table
-        self._urdf, self._path = urdf, None if urdf.standalone else path
+        self._urdf, self._path = urdf, path if urdf.files else None
+        # Now, and not when it is asked for: the simulator reads the meshes now.
+        self._meshes = urdf.files_sha256(path) if urdf.files and path is not None else None
         self._scene = Scene(urdf, self._path, self.joints, self.camera, supersample, table)
 
     def description(self) -> dict[str, Any]:
         """Everything the frames depend on, as plain JSON; `from_description` rebuilds the robot from it.
 
-        `urdf` is the file's text, or None when it refers to meshes: then only `urdf_sha256` stands for it.
+        `urdf` is the file's text, or None when it refers to meshes: then only `urdf_sha256` stands for it and
+        `meshes_sha256`, which other robots' descriptions lack, for them.
         """
         return {
-            "urdf": self._urdf.text if self._urdf.standalone else None,
+            "urdf": None if self._urdf.files else self._urdf.text,
             "urdf_sha256": hashlib.sha256(self._urdf.text.encode()).hexdigest(),
             "joints": list(self.joints),
             # The shortest decimals that give these float32 values: -0.3, not -0.30000001192…
@@ -100,19 +107,21 @@ class Robot:
             "background": list(BACKGROUND),
             "renderer": "pybullet TinyRenderer",
             "pybullet": importlib.metadata.version("pybullet"),
-        }
+        } | ({"meshes_sha256": self._meshes} if self._meshes else {})
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], urdf: str | Path | None = None) -> Robot:
         """The robot that `description` came from. urdf: its file, needed only where that refers to meshes.
 
-        Raises InputError when the file is needed and missing, is another one, or the description is unreadable.
+        Raises InputError when the file is needed and missing, it or a mesh of it is not what was recorded, or the
+        description is unreadable.
         """
         robot = cls.__new__(cls)
         try:
             text, sha256 = description["urdf"], description["urdf_sha256"]
             camera, joints = Camera.from_json(description["camera"]), description["joints"]
             supersample, table = description["supersample"], description["table"]
+            meshes = description["meshes_sha256"] if text is None else None
         except (KeyError, TypeError) as error:
             raise InputError(f"robot description: cannot be read, lacks {error}; record it anew") from None
         path = None
@@ -128,6 +137,9 @@ class Robot:
         if hashlib.sha256(parsed.text.encode()).hexdigest() != sha256:
             raise InputError(f"{parsed.source}: not the URDF that was recorded (its sha256 is not {sha256[:12]}…)")
         robot._open(parsed, path, camera, joints, supersample, table)
+        if robot._meshes != meshes:
+            robot.close()
+            raise InputError(f"{parsed.source}: its meshes are not those that were recorded (sha256 {str(meshes)[:12]}…)")
         return robot
 
     def sample(self, count: int, seed: int, first: int = 0) -> NDArray[np.float32]:
@@ -152,16 +164,17 @@ class Robot:
         angles = self._check_angles(joints)
         frames = np.empty((len(angles), self.camera.height, self.camera.width, 3), np.uint8)
         done = 0
-        for chunk in self._chunks(angles, workers):
-            frames[done : done + len(chunk)] = chunk
-            blank = np.flatnonzero((chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3)))
-            if len(blank):
-                raise InputError(
-                    f"frame {done + blank[0]} is blank: in that pose the camera sees nothing; move the camera"
-                )
-            done += len(chunk)
-            if progress:
-                progress(done)
+        with closing(self._chunks(angles, workers)) as chunks:  # whatever happens, the workers end with this block
+            for chunk in chunks:
+                frames[done : done + len(chunk)] = chunk
+                blank = np.flatnonzero((chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3)))
+                if len(blank):
+                    raise InputError(
+                        f"frame {done + blank[0]} is blank: in that pose the camera sees nothing; move the camera"
+                    )
+                done += len(chunk)
+                if progress:
+                    progress(done)
         return frames
 
     def close(self) -> None:
@@ -176,7 +189,7 @@ class Robot:
     ) -> None:
         self.close()
 
-    def _chunks(self, angles: NDArray[np.float32], workers: int) -> Iterator[NDArray[np.uint8]]:
+    def _chunks(self, angles: NDArray[np.float32], workers: int) -> Generator[NDArray[np.uint8], None, None]:
         parts = [angles[start : start + _CHUNK] for start in range(0, len(angles), _CHUNK)]
         workers = min(workers, len(parts))
         if workers <= 0:
@@ -241,7 +254,17 @@ def _start_worker(
     text: str, path: Path | None, joints: tuple[str, ...], camera: Camera, supersample: int, table: float | None
 ) -> None:
     global _worker_scene
+    # A parent that is killed cannot end its workers, and they would wait for its work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends the others
     _worker_scene = Scene(Urdf(text, str(path)), path, joints, camera, supersample, table)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _render_in_worker(angles: NDArray[np.float32]) -> NDArray[np.uint8]:

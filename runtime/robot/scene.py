@@ -68,6 +68,8 @@ class Scene:
         self._clients: list[int] = []
         try:
             self._client = self._connect()
+            # It would keep meshes by their files' names, and so show the old one after a file has changed.
+            self._call("setPhysicsEngineParameter", enableFileCaching=0)
             self._body = self._load(urdf, path)
             infos = [self._call("getJointInfo", self._body, i) for i in range(self._call("getNumJoints", self._body))]
             index = {info[1].decode(): info[0] for info in infos}

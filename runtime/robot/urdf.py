@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from runtime.errors import InputError
 class Urdf:
     """A URDF text: `joints` maps each joint's name to its element, `links` lists the links.
 
-    `standalone` is False when it refers to other files (meshes, textures), so that its text alone cannot rebuild it.
+    `files` are the names of the other files (meshes, textures) that it refers to; where there are any, its text alone
+    cannot rebuild it.
     """
 
     def __init__(self, text: str, source: str) -> None:
@@ -30,7 +32,8 @@ class Urdf:
             raise InputError(f"{source}: got a <{root.tag}> document, expected a URDF <robot>")
         self.joints = {joint.get("name", ""): joint for joint in root.findall("joint")}
         self.links = [link.get("name", "") for link in root.findall("link")]
-        self.standalone = not any(element.get("filename") for element in root.iter() if element.tag != "plugin")
+        named = {element.get("filename", "") for element in root.iter() if element.tag != "plugin"}
+        self.files = tuple(sorted(named - {""}))
         if not self.links:
             raise InputError(f"{source}: got a URDF without links, expected at least one")
 
@@ -42,6 +45,29 @@ class Urdf:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a text file"
             raise InputError(f"{path}: cannot read the URDF: {reason}") from None
+
+    def files_sha256(self, path: Path) -> str:
+        """SHA-256 over the contents of the files that this URDF, lying at `path`, refers to, in hexadecimal.
+
+        With them the materials that a Wavefront mesh names, and the textures that those name. Raises InputError when
+        one is there and cannot be read; one that is not there is left to the simulator, which needs some and not others.
+        """
+        digest = hashlib.sha256()
+        # A name is looked for as pybullet does: beside the URDF, in the folders above, and where we are.
+        found = [_find(name, [*path.parents, *map(Path, (".", "..", "../.."))]) for name in self.files]
+        seen = set()
+        while found:
+            file = found.pop(0)
+            if file is None or file in seen:
+                continue
+            seen.add(file)
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+            digest.update(hashlib.sha256(content).digest())
+            found += [_find(name, [file.parent]) for name in _named_in(file, content)]
+        return digest.hexdigest()
 
     def movable(self) -> tuple[str, ...]:
         """The revolute joints with limits, in the file's order."""
@@ -84,3 +110,16 @@ class Urdf:
         if not -math.inf < lower < upper < math.inf:
             return f"has no limits (lower {lower:g}, upper {upper:g} rad; expected lower < upper)"
         return None
+
+
+def _find(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of that name in the first of the folders that has it."""
+    name = name.removeprefix("package://").removeprefix("model://")
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _named_in(file: Path, content: bytes) -> list[str]:
+    """The material files that a Wavefront mesh names, or the textures that such a material file names."""
+    key = {".obj": b"mtllib", ".mtl": b"map_Kd"}.get(file.suffix.lower())
+    lines = [line.split(maxsplit=1) for line in content.splitlines()] if key else []
+    return [words[1].strip().decode(errors="replace") for words in lines if len(words) == 2 and words[0] == key]

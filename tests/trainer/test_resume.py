@@ -1,5 +1,6 @@
 """Training N + N images with any accident in between equals training 2N, bit for bit."""
 
+import json
 import multiprocessing
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from trainer import checkpoint, log
 def processes():
     """Processes that start with torch already imported, each a fork of a clean server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainer.recipes.mgan", "trainer.loop"])
+    context.set_forkserver_preload(["trainer.recipes.mgan", "trainer.loop", "pybullet"])
     return context
 
 
@@ -32,43 +33,57 @@ def result(runs: Path):
     newest = sorted((path / "checkpoints").glob("*.safetensors"))[-1]
     tensors, meta = checkpoint.read(newest)
     meta = {k: v for k, v in meta.items() if k not in ("seconds", "cpu_seconds")}
-    return newest.name, checkpoint.digest(tensors), meta, (path / "stats.jsonl").read_text()
+    records = {name: (path / name).read_text() for name in ("stats.jsonl", "metric-ssim_gap.jsonl")}
+    return newest.name, checkpoint.digest(tensors), meta, records
 
 
 @pytest.fixture(scope="module")
-def straight(processes, tiny, tmp_path_factory):
+def straight(processes, tiny_robot, tmp_path_factory):
     runs = tmp_path_factory.mktemp("straight")
-    assert run(processes, tiny, runs) == 0
+    assert run(processes, tiny_robot, runs) == 0
     return result(runs)
 
 
 @pytest.mark.parametrize("cut", ["step 2", "step 9", "step 19", "write 2", "rename 3", "stats 4"])
-def test_killed_and_resumed_equals_straight(processes, tiny, tmp_path, straight, cut):
-    assert run(processes, tiny, tmp_path, cut) == -signal.SIGKILL
+def test_killed_and_resumed_equals_straight(processes, tiny_robot, tmp_path, straight, cut):
+    assert run(processes, tiny_robot, tmp_path, cut) == -signal.SIGKILL
     assert not (tmp_path / OPTIONS.name / "summary.json").exists()
-    assert run(processes, tiny, tmp_path) == 0
+    assert run(processes, tiny_robot, tmp_path) == 0
     assert result(tmp_path) == straight
     assert not list((tmp_path / OPTIONS.name / "checkpoints").glob("*.partial"))
 
 
-def test_sigterm_saves_and_ends_well(processes, tiny, tmp_path, straight):
-    assert run(processes, tiny, tmp_path, "term 7") == 0
+def test_sigterm_saves_and_ends_well(processes, tiny_robot, tmp_path, straight):
+    assert run(processes, tiny_robot, tmp_path, "term 7") == 0
     folder = tmp_path / OPTIONS.name / "checkpoints"
     assert (folder / f"{7 * OPTIONS.batch:010d}.safetensors").exists()
-    assert run(processes, tiny, tmp_path) == 0
+    assert run(processes, tiny_robot, tmp_path) == 0
     assert result(tmp_path) == straight
 
 
-def test_damaged_newest_checkpoint_falls_back(processes, tiny, tmp_path, straight):
-    assert run(processes, tiny, tmp_path, "step 16") == -signal.SIGKILL
+def test_damaged_newest_checkpoint_falls_back(processes, tiny_robot, tmp_path, straight):
+    assert run(processes, tiny_robot, tmp_path, "step 16") == -signal.SIGKILL
     newest = sorted((tmp_path / OPTIONS.name / "checkpoints").glob("*.safetensors"))[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
-    assert run(processes, tiny, tmp_path) == 0
+    assert run(processes, tiny_robot, tmp_path) == 0
     assert result(tmp_path) == straight
 
 
-def test_another_seed_differs(processes, tiny, tmp_path, straight):
-    assert run(processes, tiny, tmp_path, seed=1) == 0
+def test_metrics_carry_their_protocol(straight):
+    *_, records = straight
+    lines = [json.loads(line) for line in records["metric-ssim_gap.jsonl"].splitlines()]
+    assert [line["images"] for line in lines] == [80, 160]
+    last = lines[-1]
+    assert last["gap"] == pytest.approx(last["matched"] - last["random"])
+    assert (last["matched_count"], last["random_count"]) == (8, 16)
+    assert 0.2 < last["reachable"] < 0.8 and last["ratio"] == pytest.approx(last["gap"] / last["reachable"])
+    assert last["direction"] == "higher is better" and "SSIM" in last["ssim"]
+    assert 0 <= last["spread_min"] <= last["spread_mean"]
+    assert len(last["joint_error_curve"]) > 3 and "equivalent_joint_error" in last
+
+
+def test_another_seed_differs(processes, tiny_robot, tmp_path, straight):
+    assert run(processes, tiny_robot, tmp_path, seed=1) == 0
     assert result(tmp_path)[1] != straight[1]
 
 

@@ -36,6 +36,10 @@ def said(capsys, *arguments) -> str:
         (["mgan", "--total-kimg", "nan"], ["--total-kimg is nan"]),
         (["mgan", "--name", "a/b"], ["--name is 'a/b'"]),
         (["mgan", "--lr", "-1"], ["--lr is -1"]),
+        (["mgan", "--beta2", "2"], ["--beta2 is 2"]),
+        (["mgan", "--seed", "99999999999999999999"], ["--seed is 99999999999999999999", "below 2^32"]),
+        (["mgan", "--modality-weights", "joints", "-5"], ["joints -5"]),
+        (["mgan", "--data", "x", "--joints", "a", "b"], ["--robot"]),
         (["mgan", "--margin", "1.5"], ["--margin is 1.5", "from 0.1 to 1"]),
         (["mgan", "--data", "nowhere"], ["nowhere", "no such file or folder"]),
         (["mgan", "--robot", "nowhere.urdf", "--camera", "position=1,0,1", "target=0,0,0"], ["nowhere.urdf"]),
@@ -61,7 +65,7 @@ def test_cuda_asked_for_and_absent(capsys, tmp_path, tiny):
 
 
 def test_weights_of_an_unknown_modality(capsys, tmp_path, tiny):
-    assert "nose" in said(capsys, "mgan", *TINY, "--data", tiny, "--runs", tmp_path, "--weights", "nose", "2")
+    assert "nose" in said(capsys, "mgan", *TINY, "--data", tiny, "--runs", tmp_path, "--modality-weights", "nose", "2")
 
 
 def test_a_bad_angle_stops_before_training(capsys, tmp_path, tiny):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from runtime.robot import Camera, Robot
 from trainer.data.recording import Modality, Recording
 
 
@@ -20,3 +21,15 @@ def tiny_recording(count: int = 48) -> Recording:
         Modality("joints", "vector", (3,), ("a", "b", "c"), ((-1.0, 1.0),) * 3, "rad", "file"),
     )
     return Recording(modalities, {"image": image, "side": side, "joints": joints})
+
+
+def tiny_robot_recording(count: int = 48) -> Recording:
+    """Our own robot through a camera of 24 × 20 pixels: a recording that can be replayed."""
+    robot = Robot(camera=Camera(width=24, height=20), supersample=1)
+    joints = robot.sample(count, 0)
+    limits = tuple((float(low), float(high)) for low, high in robot.limits)
+    modalities = (
+        Modality("image", "image", (3, 20, 24)),
+        Modality("joints", "vector", (10,), robot.joints, limits, "rad", "robot"),
+    )
+    return Recording(modalities, {"image": robot.render(joints), "joints": joints}, robot.description())

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, loop
+from trainer import checkpoint, log, loop
 from trainer.recipes import mgan
 
 OPTIONS = dataclasses.replace(
     mgan.PRESETS["demo"], name="tiny", batch=8, total_kimg=0.16, tick_kimg=0.024, metric_kimg=0.08, snapshot_kimg=0.08,
     checkpoint_kimg=0.04, width=4, hidden=16, z_dim=4, ema_kimg=0.1, read=1.0, threads=1,
+    matched=8, random=16,
 )  # fmt: skip
 
 
@@ -44,17 +45,33 @@ def train(data: Path, runs: Path, cut: str = "", **changes: Any) -> None:
 
         mgan.MganData.batch = counted  # type: ignore[method-assign]
     if kind == "write":
-        whole = checkpoint.save
 
-        def half(*args: Any, **more: Any) -> bytes:
-            data = whole(*args, **more)
-            if now():
-                path = next(Path(runs).glob("*/checkpoints"), Path(runs))
-                (path / "0000009999.partial").write_bytes(data[: len(data) // 2])
-                die()
-            return data
+        class Interrupted:
+            """A file that takes half of what is written to it, and then the process is gone."""
 
-        checkpoint.save = half
+            def __init__(self, file: Any) -> None:
+                self.file = file
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                self.file.close()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.file, name)
+
+            def write(self, data: bytes) -> None:
+                if now():
+                    self.file.write(data[: len(data) // 2])
+                    self.file.flush()
+                    die()
+                self.file.write(data)
+
+        def interrupted(path: Any, mode: str = "r") -> Any:
+            return Interrupted(open(path, mode)) if mode == "wb" else open(path, mode)
+
+        checkpoint.open = interrupted  # type: ignore[attr-defined]
     if kind == "rename":
         replace = os.replace
 
@@ -65,12 +82,12 @@ def train(data: Path, runs: Path, cut: str = "", **changes: Any) -> None:
 
         checkpoint.os.replace = late
     if kind == "stats":
-        tick = loop.tick
+        tick = log.Records.tick
 
-        def then_die(*args: Any) -> None:
-            tick(*args)
+        def then_die(self: Any, *args: Any) -> None:
+            tick(self, *args)
             if now():
                 die()
 
-        loop.tick = then_die
+        log.Records.tick = then_die  # type: ignore[method-assign]
     loop.train(mgan.Mgan, dataclasses.replace(OPTIONS, data=data, runs=runs, **changes))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import keyword
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -15,12 +17,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from runtime.errors import InputError
 
 # PNG colour types (the byte after the bit depth in a file's header chunk)
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _PNG = b"\x89PNG\r\n\x1a\n"
+# A modality's name becomes a field of a named tuple, an entry of a ModuleDict and an output of the graph beside its
+# input z; an .npz file keeps the robot's description under `robot`.
+_TAKEN = {*keyword.kwlist, *dir(nn.ModuleDict()), "z", "robot"}
 
 
 @dataclasses.dataclass
@@ -46,7 +52,7 @@ def read_folder(path: Path) -> list[Column]:
     """Every sub-folder with PNGs, then every CSV file. Raises InputError."""
     columns = []
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(folder.glob("*.png"))
+        files = sorted(folder.glob("*.png"), key=_natural)
         if files:
             columns.append(_read_images(folder, files))
     tables = sorted(file for file in path.glob("*.csv") if not file.name.startswith("."))
@@ -55,7 +61,7 @@ def read_folder(path: Path) -> list[Column]:
             columns.append(_read_vector(file))
         elif not file.with_name(file.name.removesuffix(".limits.csv") + ".csv").exists():
             raise InputError(f"{file}: limits of a file that is not there, expected the .csv beside it")
-    _check_names([column.name for column in columns], str(path))
+    _check_names(columns, str(path))
     return columns
 
 
@@ -79,18 +85,35 @@ def read_npz(path: Path) -> tuple[list[Column], dict[str, Any] | None]:
     extra = ("_names", "_limits", "_unit", "_limits_from")
     beside = {name + suffix for name in content for suffix in extra}
     columns = [_npz_column(path, name, content) for name in content if name not in beside]
-    _check_names([column.name for column in columns], str(path))
+    _check_names(columns, str(path))
     return columns, robot
 
 
-def _check_names(names: list[str], source: str) -> None:
-    for name in names:
+def _check_names(columns: list[Column], source: str) -> None:
+    names = [column.name for column in columns]
+    for name, column in zip(names, columns, strict=True):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise InputError(
+                f"{column.source}: cannot be a modality called {name!r}, expected small letters, digits and _, "
+                f"a letter first; rename it, for instance to left_eye"
+            )
+        if name in _TAKEN:
+            raise InputError(
+                f"{column.source}: cannot be a modality called {name!r}, a word with a meaning of its own in Python, "
+                f"PyTorch or here; rename it, for instance to {name}_1"
+            )
         if names.count(name) > 1:
             raise InputError(f"{source}: two modalities are called {name!r}; rename one")
 
 
 def _modality_name(folder: str) -> str:
     return "image" if folder == "images" else folder
+
+
+def _natural(file: Path) -> tuple[list[str | int], str]:
+    """Sorts 2.png before 10.png: digits are compared as numbers, what is between them as text."""
+    parts = re.split(r"([0-9]+)", file.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], file.name
 
 
 # --- images ---

@@ -17,6 +17,8 @@ from trainer.data import readers
 
 # Values this far outside a limit are taken for rounding in the file, and clipped.
 TOLERANCE = 1e-4
+SMALLEST = 8
+"""Pixels that an image has at least on each side, as the simulator's camera has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,9 @@ class Recording:
     def read(cls, path: str | Path, robot: Mapping[str, Any] | None = None) -> Recording:
         """Read a folder or an .npz file and check every sample.
 
-        Folder: each sub-folder of PNGs is an image modality (`images` gives "image"), in the order of their names;
-        each NAME.csv with a header of component names is a vector modality (rad); NAME.limits.csv (header, lower row,
-        upper row) gives its limits. .npz: uint8 [N, H, W, 3] arrays are images, float [N, D] arrays vectors, with
+        Folder: each sub-folder of PNGs is an image modality (`images` gives "image"), and each NAME.csv with a header
+        of component names is a vector modality (rad); NAME.limits.csv (header, lower row, upper row) gives its limits.
+        Row n of a table belongs to the n-th image by name, numbers in names being counted: 2.png is before 10.png. .npz: uint8 [N, H, W, 3] arrays are images, float [N, D] arrays vectors, with
         optional NAME_names, NAME_limits [D, 2], NAME_unit, and `robot`, a description as JSON text.
         robot: a `Robot.description()`. Limits come from the file, else from the robot whose joints bear these names,
         else from the data's own minimum and maximum.
@@ -118,18 +120,19 @@ class Recording:
                 content[f"{modality.name}_limits"] = np.array(modality.limits, np.float64)
         if self.robot is not None:
             content["robot"] = np.array(json.dumps(self.robot))
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with part.open("wb") as file:
-                np.savez(file, allow_pickle=False, **content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _check(column: readers.Column, robot: Mapping[str, Any] | None) -> Modality:
@@ -137,6 +140,11 @@ def _check(column: readers.Column, robot: Mapping[str, Any] | None) -> Modality:
     values = column.values
     if column.kind == "image":
         count, height, width, channels = values.shape
+        if min(height, width) < SMALLEST:
+            raise InputError(
+                f"{column.source}: got images of {width}x{height} pixels, expected at least {SMALLEST} on each side; "
+                f"enlarge them, or leave them out"
+            )
         return Modality(column.name, "image", (channels, height, width))
     rows = np.argwhere(~np.isfinite(values))
     if len(rows):

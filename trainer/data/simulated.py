@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 from runtime.errors import InputError
@@ -16,7 +17,7 @@ def simulate(robot: Robot, count: int, seed: int, cache: Path, workers: int = 0)
 
     A function of (robot.description(), count, seed), and so kept in the folder `cache`; a cached file that is broken
     or cut short is made again. workers: render processes, 0 renders in this one. Shows a progress bar on stderr.
-    Raises InputError.
+    Raises InputError; for a folder that cannot be written to, before anything is rendered.
     """
     if count < 2:
         raise InputError(f"simulate: got {count} frames, expected at least 2")
@@ -30,6 +31,14 @@ def simulate(robot: Robot, count: int, seed: int, cache: Path, workers: int = 0)
                 return recording
         except InputError:
             pass  # broken: made again below
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{cache}: cannot keep simulated frames there: {error.strerror}; give another --cache"
+        ) from None
     recording = _render(robot, count, seed, workers)
     recording.save(path)
     return recording

@@ -1,13 +1,13 @@
 """MGAN: one noise vector becomes an image and the joint angles that go with it, at once.
 
-"Multimodal GAN" (shared/papers: mgan). G and D have one branch a modality, a shared first layer in G and a shared head
-in D. What goes beyond the paper is an option each and off in the preset `paper`; figures are in mgan.md beside this.
+After the paper "Multimodal Generative Adversarial Networks". G and D have one branch a modality, a shared first layer
+in G and a shared head in D. What goes beyond the paper is an option each and off in the preset `paper`; what each is
+worth stands in mgan.md beside this.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,45 +20,16 @@ import cpp_ext
 from runtime.bundle import Port
 from runtime.errors import InputError
 from runtime.metrics import ssim_gap
-from runtime.robot import Camera, Robot
-from trainer.data.recording import Modality, Recording
-from trainer.data.simulated import simulate
+from runtime.robot import Robot
+from trainer.data.recording import Modality
 from trainer.distributed import gather, share
 from trainer.losses.adversarial import cross_entropy
 from trainer.losses.feature_matching import feature_matching, moment_matching
 from trainer.networks.multimodal import Discriminator, Generator, ImageDrawer, VectorReader
 from trainer.recipe import Figure, Graph, Recipe, Step
 from trainer.recipes import mgan_figures
-from trainer.recipes.mgan_options import PRESETS, MganOptions
-
-LEVELS = np.linspace(0, 1, 201)
-METRIC_SEED = 2**32  # noise no training step ever draws
-"""Seed of the noise that metrics, snapshots and figures are made from."""
-
-
-class MganData:
-    """A recording as the loop wants it."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        vectors = [m for m in recording.modalities if m.kind == "vector"]
-        self.description = {
-            "modalities": [m.to_json() for m in recording.modalities],
-            "samples": len(recording),
-            "robot": recording.robot,
-            # What figures and metrics compare generated vectors with, so that they need no data.
-            "mean": {m.name: recording.arrays[m.name].mean(0).tolist() for m in vectors},
-            "spread": {m.name: recording.arrays[m.name].std(0).tolist() for m in vectors},
-            "quantiles": {m.name: np.quantile(recording.arrays[m.name], LEVELS, axis=0).tolist() for m in vectors},
-        }
-
-    def __len__(self) -> int:
-        """How many samples there are."""
-        return len(self.recording)
-
-    def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The samples `indices`: images uint8 [N, H, W, C], vectors float32 [N, D] in their unit."""
-        return {name: array[indices] for name, array in self.recording.arrays.items()}
+from trainer.recipes.mgan_data import MganData, recorded, simulated
+from trainer.recipes.mgan_options import METRIC_SEED, PRESETS, MganOptions
 
 
 class Mgan(Recipe):
@@ -78,15 +49,7 @@ class Mgan(Recipe):
         Raises:
             InputError: robot or recording cannot be trained on; the message names file and row.
         """
-        robot = None
-        if options.data is None or options.robot or options.camera or options.joints:
-            camera = Camera.parse(options.camera) if options.camera else None
-            robot = Robot(options.robot, camera, options.joints or None)
-        if options.data is not None:
-            return MganData(Recording.read(options.data, robot.description() if robot else None))
-        assert robot is not None
-        # The same frames whatever the training's seed, so that seeds compare trainings.
-        return MganData(simulate(robot, options.frames, 0, options.cache, len(os.sched_getaffinity(0))))
+        return simulated(options) if options.data is None else recorded(options)
 
     def __init__(self, options: MganOptions, description: dict[str, Any]) -> None:
         self.options = options
@@ -95,11 +58,11 @@ class Mgan(Recipe):
         self.images = tuple(m for m in self.modalities if m.kind == "image")
         self.vectors = tuple(m for m in self.modalities if m.kind == "vector")
         names = [m.name for m in self.modalities]
-        if unknown := set(options.weights) - set(names):
+        if unknown := set(options.modality_weights) - set(names):
             raise InputError(
-                f"--weights names {', '.join(sorted(unknown))}, expected modalities of: {', '.join(names)}"
+                f"--modality-weights names {', '.join(sorted(unknown))}, expected modalities of: {', '.join(names)}"
             )
-        self.weights = {name: options.weights.get(name, options.feature_matching) for name in names}
+        self.weights = {name: options.modality_weights.get(name, options.feature_matching) for name in names}
 
         components = sum(m.shape[0] for m in self.vectors)
         small = {"width": options.d_width, "hidden": options.hidden}
@@ -261,7 +224,12 @@ class Mgan(Recipe):
     @functools.cached_property
     def simulator(self) -> Robot | None:
         """The robot to replay joints on; None where the data came without one."""
-        return Robot.from_description(self.description["robot"]) if self.description["robot"] else None
+        robot = self.description["robot"]
+        return Robot.from_description(robot, self.options.robot) if robot else None
+
+    def replay(self, samples: dict[str, np.ndarray]) -> np.ndarray | None:
+        """What the robot's camera sees in generated poses, uint8 [N, H, W, 3]; None without a robot."""
+        return self.simulator.render(samples[self.description["replay"][1]]) if self.simulator else None
 
     @functools.cached_property
     def yardstick(self) -> tuple[float, list[dict[str, float]]]:
@@ -269,12 +237,12 @@ class Mgan(Recipe):
         assert self.simulator is not None
         return ssim_gap.reachable(self.simulator)["gap"], ssim_gap.joint_error_curve(self.simulator)
 
-    def metrics(self, averaged: dict[str, nn.Module], final: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def metrics(self, averaged: dict[str, nn.Module]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The paper's evaluation: replay the generated joints, compare with the generated images."""
         o = self.options
-        if self.simulator is None or not (self.images and self.vectors):
+        if self.simulator is None:
             return
-        image, joints = self.images[0].name, self.vectors[0].name
+        image, joints = self.description["replay"]
         samples = self.generate(averaged, max(o.matched, 1000))
         best, curve = self.yardstick
         figures = ssim_gap.evaluate(
@@ -293,8 +261,8 @@ class Mgan(Recipe):
         """Generated images (upper rows) over their reproductions (lower rows), uint8 [H, W, 3]."""
         samples = self.generate(averaged, 32)
         pictures = [samples[m.name] for m in self.images]
-        if self.simulator is not None:
-            pictures.append(self.simulator.render(samples[self.vectors[0].name]))
+        if (replays := self.replay(samples)) is not None:
+            pictures.append(replays)
         rows = [picture[start : start + 16] for start in (0, 16) for picture in pictures]
         return mgan_figures.stack(rows, 1)
 

@@ -12,6 +12,7 @@ from torch import nn
 from runtime.sheet import sheet
 from trainer import plots
 from trainer.recipe import Figure
+from trainer.recipes.mgan_options import METRIC_SEED
 
 if TYPE_CHECKING:
     from trainer.recipes.mgan import Mgan
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def figures(mgan: Mgan, averaged: dict[str, nn.Module], history: dict[str, list[dict[str, Any]]]) -> Iterator[Figure]:
     """Pairs over reproductions, SSIM curves, losses, a walk through the latent space, joint histograms."""
-    if mgan.images and mgan.vectors:
+    if mgan.images:
         yield pairs(mgan, averaged)
     if gaps := history.get("metric-ssim_gap"):
         yield ssim_curves(gaps)
@@ -42,8 +43,8 @@ def pairs(mgan: Mgan, averaged: dict[str, nn.Module]) -> Figure:
     samples = mgan.generate(averaged, 16)
     pictures = [samples[m.name] for m in mgan.images]
     caption = "Fresh noise, not chosen."
-    if mgan.simulator is not None:
-        pictures.append(mgan.simulator.render(samples[mgan.vectors[0].name]))
+    if (replays := mgan.replay(samples)) is not None:
+        pictures.append(replays)
         caption = (
             "Upper of each two rows: generated images. Lower: the joints generated with them, set on the simulated "
             "robot and rendered. " + caption
@@ -69,7 +70,7 @@ def ssim_curves(gaps: list[dict[str, Any]]) -> Figure:
 
 def walk(mgan: Mgan, averaged: dict[str, nn.Module]) -> Figure:
     """A way through the latent space on the sphere: image and pose move together."""
-    anchors, between = mgan.noise(100, 4, seed=2**32), 8
+    anchors, between = mgan.noise(100, 4, seed=METRIC_SEED), 8
     rows = []
     for start, end in zip(anchors[:-1], anchors[1:], strict=True):
         angle = torch.acos(torch.clamp(torch.dot(start, end) / (start.norm() * end.norm()), -1, 1))
@@ -77,8 +78,8 @@ def walk(mgan: Mgan, averaged: dict[str, nn.Module]) -> Figure:
         z = (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / torch.sin(angle)
         samples = mgan.decode(averaged, z)
         rows += [samples[m.name] for m in mgan.images]
-        if mgan.simulator is not None:
-            rows.append(mgan.simulator.render(samples[mgan.vectors[0].name]))
+        if (replays := mgan.replay(samples)) is not None:
+            rows.append(replays)
     caption = "From one noise vector to the next in eight steps along the sphere"
     caption += ": generated image above, the robot in the generated pose below." if mgan.simulator is not None else "."
     return Figure("walk", "A walk through the latent space", caption, stack(rows, 2))

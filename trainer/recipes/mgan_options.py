@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runtime.errors import InputError
 from trainer.recipe import Options
+
+METRIC_SEED = 2**32
+"""Seed of the noise for metrics, snapshots and figures: training seeds are below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class MganOptions(Options):
     data: Path | None = None
     """Recorded data: a folder (images/*.png, joints.csv) or an .npz. Default: simulate the robot."""
     robot: Path | None = None
-    """Your robot's URDF. Default: our own two-armed robot."""
+    """Your robot's URDF. Default: our own two-armed robot. With --data: the robot that was recorded, for limits and for
+    replaying generated joints; its camera must be the one that recorded."""
     camera: tuple[str, ...] = ()
     """Your robot's camera, e.g. position=.06,0,.36 target=.22,0,0 fov=66 size=80 link=head (m, degrees, pixels)."""
     joints: tuple[str, ...] = ()
@@ -43,9 +45,9 @@ class MganOptions(Options):
 
     # Losses of the paper
     feature_matching: float = 0.08
-    """Weight w_m of feature matching for every modality not named in --weights (the paper's a and b)."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights w_m by modality, e.g. --weights image 0.1 joints 0.05. A larger one favours its modality."""
+    """Weight w_m of feature matching for every modality not named in --modality-weights (the paper's a and b)."""
+    modality_weights: dict[str, float] = field(default_factory=dict)
+    """Weights w_m by modality, e.g. --modality-weights image 0.1 joints 0.05. A larger one favours its modality."""
 
     # Beyond the paper; 0 (or 1 for real_target) turns each off
     real_target: float = 0.9
@@ -102,9 +104,20 @@ class MganOptions(Options):
             "lr_d",
             "lr_consistency",
         ):
-            if not np.isfinite(getattr(self, name)) or getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a number ≥ 0")
-        for name, low, high in (("real_target", 0.5, 1), ("margin", 0.1, 1), ("decay_from", 0, 1), ("beta1", 0, 0.999)):
+        for name, weight in self.modality_weights.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"--modality-weights gives {name} {weight}, expected a number ≥ 0")
+        if self.data is not None and (self.camera or self.joints) and self.robot is None:
+            raise InputError("--camera and --joints belong to a robot: with --data give its URDF too (--robot)")
+        for name, low, high in (
+            ("real_target", 0.5, 1),
+            ("margin", 0.1, 1),
+            ("decay_from", 0, 1),
+            ("beta1", 0, 0.999),
+            ("beta2", 0, 0.9999),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a number from {low} to {high}"
