@@ -55,10 +55,8 @@ def main(argv: Sequence[str]) -> int:
                     capabilities,
                     say=lambda what, name=name: status.update(f"{name}: {what}"),  # type: ignore[misc]
                 )
-        except InputError as error:
-            errors.append(str(error) if name in str(error) else f"{name}: {error}")
         except Exception as error:  # a damaged or older run can fail in any way; the others are not to suffer
-            kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
             errors.append(f"{name}: {kind}{one_line(error)}")
         else:
             exported.append(bundle)

@@ -75,7 +75,8 @@ def export_run(
         say: told what is being done, for a status line.
 
     Raises:
-        ExportError: a graph cannot be frozen, drifts from PyTorch, or an engine cannot be built. Nothing is written.
+        ExportError: a graph cannot be frozen or described, drifts from PyTorch, or an engine cannot be built. Nothing
+            is written.
         InputError: `target` is something else than a bundle.
     """
     check_target(target)  # before minutes of work
@@ -103,7 +104,8 @@ def export_run(
     except ValidationError as error:  # what the manifest says of a graph cannot be
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (error.title, *first["loc"])))
-        raise ExportError(f"{target.name}: {where} is {first['input']!r}: {first['msg']}") from None
+        got = f" is {first['input']!r}" if isinstance(first["input"], str) else ""
+        raise ExportError(f"{where}{got}: {first['msg']}") from None
     return exported
 
 

@@ -139,7 +139,7 @@ class Robot:
         robot._open(parsed, path, camera, joints, supersample, table)
         if robot._meshes != meshes:
             robot.close()
-            raise InputError(f"{parsed.source}: its meshes are not those that were recorded (sha256 {str(meshes)[:12]}…)")
+            raise InputError(f"{parsed.source}: its meshes are not those that were recorded; take the recorded ones")
         return robot
 
     def sample(self, count: int, seed: int, first: int = 0) -> NDArray[np.float32]:

@@ -50,7 +50,7 @@ class Urdf:
         """SHA-256 over the contents of the files that this URDF, lying at `path`, refers to, in hexadecimal.
 
         With them the materials that a Wavefront mesh names, and the textures that those name. Raises InputError when
-        one is there and cannot be read; one that is not there is left to the simulator, which needs some and not others.
+        one is there and cannot be read; one that is not there is the simulator's to miss, for it does not need all.
         """
         digest = hashlib.sha256()
         # A name is looked for as pybullet does: beside the URDF, in the folders above, and where we are.

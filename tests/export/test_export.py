@@ -17,7 +17,7 @@ from export.__main__ import main
 from export.bundle import write_manifest, writing
 from export.errors import ExportError
 from export.pipeline import Finished, export_run
-from runtime.bundle import MANIFEST, Bundle
+from runtime.bundle import MANIFEST, Bundle, Port
 from runtime.errors import InputError
 from trainer.recipe import Graph
 
@@ -153,7 +153,7 @@ def test_command_for_one_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["runs/third"], "runs/third is no run"),
+        (["runs/third"], "third: runs/third is no run"),
         (["--runs", "nothing"], "no finished run under nothing; train one with `python -m trainer`"),
         (["runs/first", "--sm", "89"], "--sm is for engines; add --trt"),
         (["runs/first", "--trt", "--sm", "90"], "--sm: SM90 is not among"),
@@ -167,6 +167,48 @@ def test_command_refuses(runs: Path, capsys: pytest.CaptureFixture[str], words: 
     out, err = capsys.readouterr()
     assert out == "" and err.strip().splitlines()[-1].startswith(f"error: {message}")
     assert not Path("bundles").exists()
+
+
+def test_a_bad_run_does_not_stop_the_others(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = trainer.run.open_run
+    bad = {"older": KeyError("recipe"), "unreadable": PermissionError(13, "Permission denied", "options.json")}
+    bad |= {"drifting": ExportError("output image drifts"), "a_bug": RuntimeError("on two\nlines")}
+
+    def open_run(path: Path) -> Finished:
+        if path.name in bad:
+            raise bad[path.name]
+        return good(path)
+
+    monkeypatch.setattr(trainer.run, "open_run", open_run)
+    for name in bad:
+        (runs / name).mkdir()
+        (runs / name / "summary.json").write_text("{}")
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == ["bundles/first", "bundles/second"]
+    assert sorted(path.name for path in Path("bundles").iterdir()) == ["first", "second"]
+    assert [line for line in err.splitlines() if "rror" in line] == [
+        "error: a_bug: RuntimeError: on two lines",
+        "error: drifting: output image drifts",
+        "error: older: KeyError: 'recipe'",
+        "error: unreadable: options.json: Permission denied",
+    ]
+
+
+def test_what_no_manifest_can_say_is_one_line(run: Finished, tmp_path: Path) -> None:
+    class Bad(type(run)):  # type: ignore[misc]
+        def graphs(self) -> list[Graph]:
+            return [Graph("generator", nn.Identity(), (), (Port(name="Camera", shape=(3, 8, 8), kind="image"),))]
+
+    with pytest.raises(ExportError, match="^Port.name is 'Camera': String should match pattern") as caught:
+        export_run(Bad(run.graphs()[0]), tmp_path / "bundle")  # type: ignore[attr-defined]
+    assert "\n" not in str(caught.value)
+    unnamed = type(run)(run.graphs()[0], recipe_name=None)  # type: ignore[call-arg]
+    with pytest.raises(ExportError, match="^Manifest.recipe: Input should be a valid string"):
+        export_run(unnamed, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_without_tensorrt(

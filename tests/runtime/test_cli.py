@@ -2,16 +2,21 @@
 
 import csv
 import json
-from collections.abc import Callable
+import weakref
+from collections import namedtuple
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 import runtime
+import runtime.errors
 from runtime.__main__ import main
-from runtime.bundle import MANIFEST
+from runtime.bundle import MANIFEST, Port
+from runtime.models.multimodal import Multimodal
 from runtime.sheet import sheet
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -88,11 +93,20 @@ def test_parts_make_the_whole(cli: Cli, bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--count", 0], "error: --count is 0, expected at least 1"),
-        (["--seed", -1], "error: seed is -1, expected a whole number from 0"),
-        (["--batch", 0], "error: batch is 0"),
-        (["--first", -1], "error: first is -1"),
-        (["--threads", 0], "error: threads is 0"),
+        (["--count", 0], "error: --count is 0, expected a whole number from 1 to 1000000000"),
+        (["--count", "1e99"], "error: argument --count: invalid int value: '1e99'; see python -m runtime generate"),
+        (["--count", 10**30], "error: --count is 1000000000"),
+        (["--seed", -1], "error: --seed is -1, expected a whole number from 0 to 18446744073709551615"),
+        (["--seed", 2**64], "error: --seed is 18446744073709551616"),
+        (["--batch", 0], "error: --batch is 0"),
+        (["--batch", 2**31 - 1], "error: --batch is 2147483647, expected a whole number from 1 to 4096"),
+        (["--first", -1], "error: --first is -1"),
+        (
+            ["--first", 2**64 - 1],
+            "error: --first is 18446744073709551615, expected at most 18446744073709551552: samples",
+        ),
+        (["--threads", 0], "error: --threads is 0"),
+        (["--threads", 10**12], "error: --threads is 1000000000000"),
         (["--device", "tpu"], "error: device is 'tpu', expected cpu, cuda or cuda:N"),
     ],
 )
@@ -105,6 +119,50 @@ def test_out_is_a_file(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is a file, expected a folder" in refused(cli("generate", bundle, "--out", tmp_path / "file"))
     assert "cannot be written" in refused(cli("generate", bundle, "--out", tmp_path / "file" / "below"))
+
+
+def test_a_folder_where_a_file_should_be(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "joints.csv").mkdir(parents=True)
+    line = refused(cli("generate", bundle, "--count", 2, "--out", tmp_path / "out", "--overwrite"))
+    assert line == f"error: {tmp_path / 'out' / 'joints.csv'}: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "error: a.txt: No such file or directory"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (OSError("odd\nerror"), "error: odd error"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            "error: out of memory (Unable to allocate 9 TiB); ask for less at a time",
+        ),
+        (MemoryError(), "error: out of memory (MemoryError); ask for less at a time"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str], error: Exception, line: str) -> None:
+    @runtime.errors.cli
+    def command(argv: Sequence[str]) -> int:
+        raise error
+
+    assert command([]) == 2
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_images_are_not_all_kept(cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+    whole = Multimodal.generate
+
+    def generate(self: Multimodal, *arguments: int) -> Any:
+        alive.append(sum(part() is not None for part in made))
+        samples = whole(self, *arguments)
+        made.append(weakref.ref(samples.image))
+        return samples
+
+    monkeypatch.setattr(Multimodal, "generate", generate)
+    assert cli("generate", bundle, "--count", 80, "--batch", 8, "--out", tmp_path / "out")[0] == 0
+    assert len(alive) == 10 and max(alive) == 1  # the last part's, which is let go when the next one is there
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate", "info"])
@@ -123,14 +181,31 @@ def test_info(cli: Cli, bundle: Path) -> None:
 
 def test_evaluate_without_a_robot(cli: Cli, bundle: Path) -> None:
     assert "describes no robot" in refused(cli("evaluate", bundle))
-    assert "--random is 0" in refused(cli("evaluate", bundle, "--random", 0))
 
 
-def test_evaluate_needs_image_and_joints(cli: Cli, bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--random", 0], "error: --random is 0, expected a whole number from 1"),
+        (["--random", 10**12], "error: --random is 1000000000000"),
+        (["--count", 2**63 - 1], "error: --count is 9223372036854775807"),
+        (["--seed", -1], "error: --seed is -1"),
+        (["--batch", 0], "error: --batch is 0"),
+        (["--threads", 0], "error: --threads is 0"),
+    ],
+)
+def test_evaluate_refuses(cli: Cli, bundle: Path, words: list[object], message: str) -> None:
+    assert refused(cli("evaluate", bundle, *words)).startswith(message)
+
+
+def test_evaluate_needs_the_robots_joints(cli: Cli, make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny", robot={"joints": ["pan", "roll"]})
+    wanted = "replaying needs a vector in rad of the robot's joints pan, roll; the bundle has "
+    assert wanted + "joints (pan, tilt); give --joints" in refused(cli("evaluate", bundle))
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["graphs"][0]["outputs"][1]["unit"] = "m"
     (bundle / MANIFEST).write_text(json.dumps(manifest))
-    assert "replaying needs an image and a vector in rad" in refused(cli("evaluate", bundle))
+    assert wanted + "none" in refused(cli("evaluate", bundle))
 
 
 def test_usage(cli: Cli) -> None:
@@ -152,12 +227,101 @@ def test_evaluate(cli: Cli, make_bundle: Callable[..., Path], tmp_path: Path) ->
     result = json.loads(stdout)
     assert result["name"] == "own" and abs(result["gap"]) < 0.2  # its images are random textures
     assert result["reachable"] > 0.3 and "joint_error_curve" in result
-    wrong = refused(cli("evaluate", own, "--joints", "elbow"))
-    assert "elbow" in wrong
-    assert "camera" in refused(cli("evaluate", own, "--camera", "zoom=3"))
-    assert "images are [80, 80] pixels (H, W), the camera's [40, 60]" in refused(
-        cli("evaluate", own, "--camera", "size=60x40")
+    assert "the robot's joints elbow; the bundle has joints (LShoulderPitch, " in refused(
+        cli("evaluate", own, "--joints", "elbow")
     )
+    assert "no joint 'j0'" in refused(cli("evaluate", own, "--joints", *(f"j{index}" for index in range(10))))
+    assert "camera" in refused(cli("evaluate", own, "--camera", "zoom=3"))
+    wrong = refused(cli("evaluate", own, "--camera", "size=60x40"))
+    assert "an image of the camera's [40, 60] pixels (H, W), the bundle has image [80, 80]; give --camera" in wrong
+
+
+SWING = """<robot name="arms"><link name="base"/>
+  <link name="a"><visual><origin xyz=".15 0 0"/><geometry><box size=".3 .05 .05"/></geometry></visual></link>
+  <link name="b"><visual><origin xyz=".15 0 .1"/><geometry><box size=".3 .05 .05"/></geometry></visual></link>
+  <joint name="A" type="revolute"><parent link="base"/><child link="a"/><axis xyz="0 0 1"/>
+    <limit lower="-1" upper="1"/></joint>
+  <joint name="B" type="revolute"><parent link="a"/><child link="b"/><axis xyz="0 0 1"/>
+    <limit lower="-2" upper="2"/></joint></robot>"""
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, np.ndarray, np.ndarray]]:
+    """What `evaluate` hands to the score: the robot's joints, images, and the angles replayed."""
+    from runtime.metrics import ssim_gap
+
+    calls: list[tuple[Any, np.ndarray, np.ndarray]] = []
+
+    def evaluate(robot: Any, images: np.ndarray, joints: np.ndarray, **options: Any) -> dict[str, Any]:
+        calls.append((robot.joints, images, joints))
+        return {}
+
+    monkeypatch.setattr(ssim_gap, "evaluate", evaluate)
+    monkeypatch.setattr(ssim_gap, "joint_error_curve", lambda robot, progress: [{"gap": 0.5, "error": 0.0}])
+    return calls
+
+
+def test_evaluate_pairs_by_name_and_size(
+    cli: Cli,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replayed: list[tuple[Any, np.ndarray, np.ndarray]],
+) -> None:
+    """A bundle whose first image and first vector in rad are not the robot's."""
+    pytest.importorskip("pybullet")
+    from runtime.robot import Camera, Robot
+
+    (tmp_path / "arms.urdf").write_text(SWING)
+    above = Camera(position=(0.1, 0, 1), target=(0.1, 0, 0), up=(1, 0, 0), width=16, height=16)
+    with Robot(tmp_path / "arms.urdf", above, joints=["B", "A"]) as robot:
+        description = robot.description()
+    limits = ((-1.0, 1.0), (-2.0, 2.0))
+    own = make_bundle(tmp_path / "own", names=("A", "B"), limits=limits, robot=description)
+    images, joints = runtime.load(own).generate(3)
+    real = Multimodal.load
+
+    def load(bundle: Any, device: str, threads: int | None) -> Multimodal:
+        model = real(bundle, device, threads)
+        image, vector = model.modalities
+        other = Port(name="gaze", kind="vector", shape=(2,), unit="rad", names=("x", "y"))
+        wide = Port(name="wide", kind="image", shape=(3, 16, 32), range=(-1, 1))
+        model.modalities = (wide, image, other, vector)
+        model.generate = lambda count, *_, **more: whole(gaze=joints * 0, joints=joints, wide=None, image=images)  # type: ignore[method-assign]
+        return model
+
+    whole = namedtuple("whole", "wide image gaze joints")
+    monkeypatch.setattr(Multimodal, "load", load)
+    camera = ["--camera", "position=.1,0,1", "target=.1,0,0", "up=1,0,0", "size=16"]
+    for words, order in (
+        ([], ("B", "A")),  # the bundle's robot
+        (["--robot", tmp_path / "arms.urdf"], ("A", "B")),  # another one: the vector's own order
+        (["--robot", tmp_path / "arms.urdf", *camera, "--joints", "B", "A"], ("B", "A")),
+    ):
+        status, _, err = cli("evaluate", own, "--count", 3, *words)
+        assert status == 0, err
+        used, seen, angles = replayed.pop()
+        assert used == order and seen is images
+        assert np.array_equal(angles, joints[:, [("A", "B").index(name) for name in order]])
+
+
+def test_evaluate_by_place(
+    cli: Cli,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    replayed: list[tuple[Any, np.ndarray, np.ndarray]],
+) -> None:
+    """A bundle that calls its joints otherwise than the URDF: --joints says which is which."""
+    pytest.importorskip("pybullet")
+    (tmp_path / "arms.urdf").write_text(SWING)
+    own = make_bundle(tmp_path / "own", names=("first", "second"), limits=((-1.0, 1.0), (-1.0, 1.0)))
+    words = ["--robot", tmp_path / "arms.urdf", "--camera", "position=.1,0,1", "target=.1,0,0", "up=1,0,0", "size=16"]
+    assert "the robot's joints A, B; the bundle has joints (first, second); give --joints" in refused(
+        cli("evaluate", own, *words)
+    )
+    assert cli("evaluate", own, *words, "--count", 3, "--joints", "B", "A")[0] == 0
+    used, _, angles = replayed.pop()
+    assert used == ("B", "A") and np.array_equal(angles, runtime.load(own).generate(3).joints)
 
 
 def test_sheet() -> None:

@@ -1,4 +1,10 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +170,84 @@ def test_a_robot_with_meshes_is_rebuilt_from_its_file(tmp_path):
     (tmp_path / "cube.obj").unlink()
     with pytest.raises(InputError, match=r"arm.urdf: pybullet cannot load it: .*cannot find 'cube.obj'"):
         Robot(path, camera=ABOVE)
+
+
+def test_a_changed_mesh_material_or_texture_is_another_robot(tmp_path):
+    (tmp_path / "meshes").mkdir()
+    mesh, material, texture = (tmp_path / "meshes" / name for name in ("cube.obj", "cube.mtl", "cube.png"))
+    mesh.write_text("mtllib cube.mtl\n" + CUBE)
+    material.write_text("newmtl skin\nKd 1 0 0\nmap_Kd cube.png\n")
+    texture.write_bytes(b"one")
+    path = write(tmp_path, arm(geometry='<mesh filename="package://meshes/cube.obj"/>'))
+    with Robot(path, camera=ABOVE) as own:
+        description, frames = own.description(), own.render([[0.0]])
+    for file, text in ((mesh, mesh.read_text().replace("v 0.2", "v 0.3")), (material, "Kd 0 1 0"), (texture, "two")):
+        before = file.read_bytes()
+        file.write_text(text)
+        with Robot(path, camera=ABOVE) as edited:
+            assert edited.description()["meshes_sha256"] != description["meshes_sha256"]
+            if file is mesh:
+                assert (edited.render([[0.0]]) != frames).any()
+        with pytest.raises(InputError, match="arm.urdf: its meshes are not those that were recorded"):
+            Robot.from_description(description, path)
+        file.write_bytes(before)
+    with Robot.from_description(description, path) as again:
+        assert again.description() == description
+    with pytest.raises(InputError, match="lacks 'meshes_sha256'"):
+        Robot.from_description({k: v for k, v in description.items() if k != "meshes_sha256"}, path)
+
+
+def test_only_a_robot_with_meshes_speaks_of_them(robot):
+    assert "meshes_sha256" not in robot.description()
+
+
+RENDERING = """
+from runtime.robot import Camera, Robot
+
+if __name__ == "__main__":
+    with Robot(camera=Camera(width=16, height=12), supersample=1) as robot:
+        robot.render(robot.sample(10**6, 0), workers=2, progress=lambda done: print(done, flush=True))
+"""
+
+
+def group(leader):
+    """Numbers of the running processes that `leader` started, itself among them (they are its process group)."""
+    alive = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, number = entry.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # ended meanwhile
+            continue
+        if int(number) == leader and state != "Z":
+            alive.append(int(entry.parent.name))
+    return alive
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, number):
+    (tmp_path / "rendering.py").write_text(RENDERING)
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "rendering.py"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert parent.stdout.readline()  # the first frames have come: the workers work
+        assert len(group(parent.pid)) >= 3
+        parent.send_signal(number)
+        parent.wait(60)
+        deadline = time.monotonic() + 60
+        while group(parent.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not group(parent.pid)
+    finally:
+        for process in group(parent.pid):
+            os.kill(process, signal.SIGKILL)
+        parent.stdout.close()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def angles(count=5):
     return np.linspace(-0.4, 1.4, 2 * count).reshape(count, 2).astype(np.float32)
 
 
-def pixels(count=5, height=6, width=8):
+def pixels(count=5, height=8, width=10):
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
@@ -42,7 +42,7 @@ def refused(path, message, robot=None):
 def test_a_folder_gives_images_and_joints(folder):
     recording = Recording.read(folder)
     image, joints = recording.modalities
-    assert image == Modality("image", "image", (3, 6, 8))
+    assert image == Modality("image", "image", (3, 8, 10))
     assert (joints.name, joints.kind, joints.shape, joints.names, joints.unit) == (
         "joints",
         "vector",
@@ -71,13 +71,59 @@ def test_limits_come_from_the_file_then_the_robot_then_the_data(folder):
 
 def test_more_modalities(folder):
     (folder / "left_eye").mkdir()
-    for row, frame in enumerate(pixels(height=4, width=4)):
+    for row, frame in enumerate(pixels(height=9, width=9)):
         Image.fromarray(frame).save(folder / "left_eye" / f"{row}.png")
     (folder / "fingers.csv").write_text(table([[row] for row in range(5)], "Thumb"))
     (folder / "notes").mkdir()
     recording = Recording.read(folder)
     assert [m.name for m in recording.modalities] == ["image", "left_eye", "fingers", "joints"]
-    assert recording.modality("left_eye").shape == (3, 4, 4)
+    assert recording.modality("left_eye").shape == (3, 9, 9)
+
+
+def test_images_are_in_the_order_of_the_numbers_in_their_names(folder):
+    frames = pixels(12)
+    for file in (folder / "images").iterdir():
+        file.unlink()
+    for row, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / "images" / f"take{row // 6}_{7 + row}.png")
+    (folder / "joints.csv").write_text(table(angles(12)))
+    np.testing.assert_array_equal(Recording.read(folder).arrays["image"], frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cam.left", "expected small letters, digits and _, a letter first; rename it"),
+        ("Camera", "expected small letters"),
+        ("2nd", "expected small letters"),
+        ("_eye", "expected small letters"),
+        ("left-eye", "expected small letters"),
+        ("type", "a word with a meaning of its own in Python, PyTorch or here; rename it, for instance to type_1"),
+        ("training", "a word with a meaning"),
+        ("forward", "a word with a meaning"),
+        ("class", "a word with a meaning"),
+        ("z", "a word with a meaning"),
+        ("robot", "a word with a meaning"),
+    ],
+)
+def test_names_that_cannot_be_used(folder, name, words):
+    (folder / "joints.csv").rename(folder / f"{name}.csv")
+    refused(folder, rf"{name}.csv: cannot be a modality called '{name}', {words}")
+    (folder / f"{name}.csv").rename(folder / "joints.csv")
+    (folder / "images").rename(folder / name)
+    refused(folder, rf"{name}: cannot be a modality called '{name}', {words}")
+    if name != "robot":
+        np.savez(folder / "data.npz", **{name: pixels(), "joints": angles()})
+        refused(folder / "data.npz", rf"data.npz: {name}: cannot be a modality called '{name}', {words}")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 64), (64, 7)])
+def test_images_too_small(folder, size):
+    for row in range(5):
+        Image.new("RGB", size).save(folder / "images" / f"{row:06d}.png")
+    refused(folder, rf"images: got images of {size[0]}x{size[1]} pixels, expected at least 8 on each side")
+    np.savez(folder / "data.npz", images=pixels(5, *size))
+    refused(folder / "data.npz", rf"data.npz: images: got images of {size[1]}x{size[0]} pixels")
 
 
 @pytest.mark.parametrize("robot", [None, ROBOT])
@@ -168,15 +214,15 @@ def test_images_that_cannot_be_used(folder):
         refused(folder, r"000002.png: broken image")
     third.write_text("not an image")
     refused(folder, r"000002.png: broken image: not a PNG file")
-    Image.fromarray(pixels(1, 6, 9)[0]).save(third)
-    refused(folder, r"000002.png: got 9x6 pixels, expected 8x6 like 000000.png")
+    Image.fromarray(pixels(1, 8, 9)[0]).save(third)
+    refused(folder, r"000002.png: got 9x8 pixels, expected 10x8 like 000000.png")
     for mode, words in {
         "L": "grey of 8",
         "RGBA": "RGB with alpha of 8",
         "P": "palette of 1",
         "I;16": "grey of 16",
     }.items():
-        Image.new(mode, (8, 6)).save(third)
+        Image.new(mode, (10, 8)).save(third)
         refused(folder, rf"000002.png: got {words} bits, expected RGB of 8 bits")
 
 
@@ -241,6 +287,11 @@ def test_a_truncated_npz_is_named(folder):
     np.save(folder / "array.npy", angles())
     (folder / "array.npy").rename(folder / "data.npz")
     refused(folder / "data.npz", r"data.npz: ")
+
+
+def test_saving_below_a_file(folder):
+    with pytest.raises(InputError, match="joints.csv/data.npz: cannot be written: File exists"):
+        Recording.read(folder).save(folder / "joints.csv" / "data.npz")
 
 
 def test_saving_leaves_the_old_file_when_it_fails(folder, monkeypatch):

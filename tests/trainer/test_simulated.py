@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,39 @@ def test_a_broken_cache_is_made_again(robot, tmp_path, renders):
     Recording(first.modalities, {k: v[:5] for k, v in first.arrays.items()}, first.robot).save(path)
     equal(simulate(robot, 8, 0, tmp_path), first)
     assert renders == [8] * 7
+
+
+def test_an_edited_mesh_is_rendered_anew(tmp_path, renders):
+    cube = "\n".join(f"v {x} {y} {z}" for x in (0, 0.2) for y in (0, 0.05) for z in (0, 0.05)) + (
+        "\nf 1 2 4\nf 1 4 3\nf 5 7 8\nf 5 8 6\nf 1 5 6\nf 1 6 2\nf 3 4 8\nf 3 8 7\nf 1 3 7\nf 1 7 5\nf 2 6 8\nf 2 8 4\n"
+    )
+    (tmp_path / "meshes").mkdir()
+    (tmp_path / "arm.urdf").write_text(
+        """<robot name="arm"><link name="base"/><link name="arm"><visual><geometry>
+        <mesh filename="package://meshes/cube.obj"/></geometry></visual></link><joint name="Swing" type="revolute">
+        <parent link="base"/><child link="arm"/><axis xyz="0 0 1"/><limit lower="-1" upper="1"/></joint></robot>"""
+    )
+    above = Camera(position=(0.1, 0, 1), target=(0.1, 0, 0), up=(1, 0, 0), width=16, height=16)
+    frames = []
+    for mesh in (cube, cube, cube.replace("v 0.2", "v 0.4")):
+        (tmp_path / "meshes" / "cube.obj").write_text(mesh)
+        with Robot(tmp_path / "arm.urdf", above) as own:
+            frames.append(simulate(own, 4, 0, tmp_path / "cache").arrays["image"])
+    assert renders == [4, 4] and (frames[0] == frames[1]).all() and (frames[0] != frames[2]).any()
+
+
+def test_a_cache_that_cannot_be_written(robot, tmp_path, renders):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot keep simulated frames there: File exists; give another --cache"):
+        simulate(robot, 4, 0, tmp_path / "file")
+    first = simulate(robot, 4, 0, tmp_path / "cache")
+    (tmp_path / "cache").chmod(0o555)
+    equal(simulate(robot, 4, 0, tmp_path / "cache"), first)  # reading is enough where the frames are there
+    if os.geteuid():  # root writes anywhere
+        with pytest.raises(InputError, match="cannot keep simulated frames there: Permission denied"):
+            simulate(robot, 5, 0, tmp_path / "cache")
+    (tmp_path / "cache").chmod(0o755)
+    assert renders == [4]
 
 
 def test_too_few_frames(robot, tmp_path):

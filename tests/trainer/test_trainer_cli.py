@@ -91,6 +91,8 @@ def test_train_dry_run_resume_and_refusals(capsys, tmp_path, tiny):
     for name in ("options.json", "data.json", "stats.jsonl", "timing.jsonl", "report.html", "summary.json"):
         assert (path / name).exists(), name
     assert list((path / "samples").glob("*.png"))
+    pytest.importorskip("tensorboard")
+    assert list((path / "tensorboard").glob("events*"))
     page = (path / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 4
 

@@ -76,8 +76,10 @@ class Recording:
 
         Folder: each sub-folder of PNGs is an image modality (`images` gives "image"), and each NAME.csv with a header
         of component names is a vector modality (rad); NAME.limits.csv (header, lower row, upper row) gives its limits.
-        Row n of a table belongs to the n-th image by name, numbers in names being counted: 2.png is before 10.png. .npz: uint8 [N, H, W, 3] arrays are images, float [N, D] arrays vectors, with
-        optional NAME_names, NAME_limits [D, 2], NAME_unit, and `robot`, a description as JSON text.
+        Row n of a table belongs to the n-th image by name, numbers in names being counted: 2.png is before 10.png.
+        .npz: uint8 [N, H, W, 3] arrays are images, float [N, D] arrays vectors, with optional NAME_names, NAME_limits
+        [D, 2], NAME_unit, and `robot`, a description as JSON text.
+        A modality's name is of small letters, digits and _, and none that Python or PyTorch has a use for.
         robot: a `Robot.description()`. Limits come from the file, else from the robot whose joints bear these names,
         else from the data's own minimum and maximum.
         Raises InputError naming the file and row of the first thing that is wrong.

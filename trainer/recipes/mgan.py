@@ -146,7 +146,7 @@ class Mgan(Recipe):
         real_features = d.features(real)
         fake_features = d.features({name: x.detach() for name, x in fake.items()})
         loss = cross_entropy(d.score(real_features), o.real_target) + cross_entropy(d.score(fake_features), 0.0)
-        if o.mismatch:
+        if o.mismatch and len(self.modalities) > 1:
             loss = loss + o.mismatch * cross_entropy(d.score(self.mismatched(real_features)), 0.0)
         step.optimize("discriminator", loss)
         d.requires_grad_(False)
@@ -182,10 +182,10 @@ class Mgan(Recipe):
         return scalars | {"G": adversarial, "matching": matching}
 
     def mismatched(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Features of real tuples whose vectors (or all but the first modality) are the next sample's."""
-        moved = {m.name for m in (self.vectors or self.modalities[1:])} if len(self.modalities) > 1 else set()
-        if moved == {m.name for m in self.modalities}:
-            moved.discard(self.modalities[0].name)
+        """Features of real tuples that do not belong together: the vectors (all but the first modality, where there are
+        none or nothing else) are the next sample's."""
+        kinds = {m.kind for m in self.modalities}
+        moved = {m.name for m in (self.vectors if len(kinds) == 2 else self.modalities[1:])}
         return {name: share(gather(x).roll(1, 0)) if name in moved else x for name, x in features.items()}
 
     def reading(self, pairs: dict[str, Tensor]) -> Tensor:

@@ -81,6 +81,8 @@ def recorded(options: MganOptions) -> MganData:
         with Robot(options.robot, camera, options.joints or None) as given:
             robot = given.description()
         recording = Recording.read(options.data, robot)
+    if not any(m.kind == "image" for m in recording.modalities):
+        raise InputError(f"{options.data} holds no images, expected at least one image modality (images/*.png)")
     if robot is None:
         return MganData(recording)
 
