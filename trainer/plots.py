@@ -33,7 +33,7 @@ def curves(
             axes.axhline(level[1], color="0.4", linestyle=":", label=level[0])
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.legend()
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure
 
 
@@ -67,7 +67,7 @@ def histograms(panels: dict[str, dict[str, np.ndarray]], limits: dict[str, tuple
             axes.tick_params(labelsize=7)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
-        grid.flat[0].legend(fontsize=7)
+        figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
         figure.supxlabel(unit, fontsize=8)
         return figure
 
