@@ -82,7 +82,9 @@ def _summary(console: Console, exported: list[Exported]) -> None:
     from rich.table import Table
 
     for bundle in exported:
-        table = Table("file", "precision", "size", "seconds", "against PyTorch", title=str(bundle.path))
+        table = Table(title=str(bundle.path))
+        for column in ("file", "precision", "size", "seconds", "against PyTorch"):
+            table.add_column(column, overflow="fold")
         for row in bundle.rows:
             size = f"{row.bytes / 1e6:.2f} MB"
             table.add_row(row.file, row.precision, size, f"{row.seconds:.1f}", row.parity)

@@ -83,6 +83,9 @@ def export_run(
     try:
         with writing(target) as folder:
             exported = Exported(target)
+            summary = run.summary
+            if not summary.get("finished", True):
+                exported.notices.append(f"the run is not finished; its newest checkpoint: {summary['kimg']:g} kimg")
             graphs, built = [], []
             for graph in run.graphs():
                 entry = _freeze(graph, folder, exported, say)
@@ -97,10 +100,12 @@ def export_run(
                 graphs=tuple(graphs),
                 engines=tuple(built),
                 robot=run.robot,
-                training=run.summary,
+                training=summary,
                 versions=_versions() | {entry.flavour: entry.version for entry in built},
             )
             write_manifest(folder, manifest)
+            for lost in sorted(path.name for path in target.glob("*.engine") if not (folder / path.name).exists()):
+                exported.notices.append(f"dropped the earlier bundle's {lost}; --trt builds it anew")
     except ValidationError as error:  # what the manifest says of a graph cannot be
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (error.title, *first["loc"])))

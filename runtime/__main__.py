@@ -263,7 +263,8 @@ def _robot(description: dict[str, Any] | None, vector: Port, options: argparse.N
 
     given: dict[str, Any] = {}
     if options.camera:
-        given["camera"] = Camera.parse(options.camera).to_json()
+        base = Camera.from_json(description["camera"]) if description else None
+        given["camera"] = Camera.parse(options.camera, base, complete=base is None).to_json()
     if options.joints:
         given["joints"] = options.joints
     # A robot with meshes is described without its URDF: then --robot is that file again, not another robot.

@@ -115,7 +115,7 @@ class Records:
         append(self.path / "timing.jsonl", {"images": images, "seconds": seconds, "cpu_seconds": cpu_seconds})
         self._plot("stats", images, means)
         words = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-        place = f"kimg {images / 1000:7.1f}/{total / 1000:.0f}  min {seconds / 60:5.1f}  cpu {cpu_seconds / 60:5.1f}"
+        place = f"kimg {images / 1000:7.1f}/{total / 1000:g}  min {seconds / 60:5.1f}  cpu {cpu_seconds / 60:5.1f}"
         console.print(f"{place}  {words}  {headline}")
 
     def metric(self, name: str, images: int, figures: dict[str, Any]) -> None:

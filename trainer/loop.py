@@ -78,6 +78,8 @@ def train(kind: type[Recipe], options: Options) -> Path:
             console.print("drawing the report …")
             print(report.write(path, recipe.figures(state.averaged, log.history(path))), file=sys.stderr)
     accelerator.end_training()
+    if stop.interrupted:
+        raise KeyboardInterrupt  # saved, but whoever waits for a trained run must hear that it is not
     return path
 
 

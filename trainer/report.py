@@ -59,12 +59,13 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def table(values: dict[str, Any]) -> str:
-    """A two-column table of names and values."""
+    """A two-column table of names and values; lists (whole curves) are left to the files."""
 
     def show(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    rows = (f"<tr><td>{html.escape(n)}</td><td>{html.escape(show(v))}</td></tr>" for n, v in flat(values).items())
+    shown = {name: value for name, value in flat(values).items() if not isinstance(value, list)}
+    rows = (f"<tr><td>{html.escape(n)}</td><td>{html.escape(show(v))}</td></tr>" for n, v in shown.items())
     return f"<table>{''.join(rows)}</table>"
 
 

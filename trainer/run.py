@@ -159,6 +159,7 @@ class Finished:
             "seconds": meta["seconds"],
             "cpu_seconds": meta["cpu_seconds"],
             "metrics": meta["metrics"],
+            "finished": (self.path / "summary.json").exists(),
             "torch": torch.__version__,
         }
 

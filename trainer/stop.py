@@ -22,6 +22,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.interrupted = False
+        """Whether it was Ctrl-C that asked."""
         self.saving = False
 
     def _caught(self, number: int, frame: Any) -> None:
@@ -29,7 +31,7 @@ class Stop:
             raise KeyboardInterrupt
         if not self.saving:
             sys.exit(0)
-        self.asked = True
+        self.asked, self.interrupted = True, number == signal.SIGINT
 
     def __enter__(self) -> Stop:
         self._before = {number: signal.signal(number, self._caught) for number in (signal.SIGTERM, signal.SIGINT)}

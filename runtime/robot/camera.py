@@ -55,10 +55,11 @@ class Camera:
             raise InputError(f"camera up: got {self.up}, which is along the line of sight; give another, as up=1,0,0")
 
     @classmethod
-    def parse(cls, words: Sequence[str]) -> Camera:
+    def parse(cls, words: Sequence[str], base: Camera | None = None, complete: bool = False) -> Camera:
         """Read `key=value` words, as in `position=.06,0,.36 target=.22,0,0 fov=66 size=160x120 link=head`.
 
-        What is left out keeps its default. Raises InputError for an unknown key or an unreadable value.
+        What is left out is as in `base` (default: our own robot's camera). complete: position and target may not be
+        left out, since another robot's say nothing. Raises InputError for an unknown key or an unreadable value.
         """
         given: dict[str, Any] = {}
         for word in words:
@@ -82,7 +83,10 @@ class Camera:
                 raise
             except ValueError:
                 raise InputError(f"camera: cannot read {word!r}; {_EXAMPLE}") from None
-        return cls(**given)
+        for key in ("position", "target") if complete else ():
+            if key not in given:
+                raise InputError(f"camera: got no {key}, which your own robot's camera needs; {_EXAMPLE}")
+        return dataclasses.replace(base or cls(), **given)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for JSON; `from_json` reads it back to an equal camera."""

@@ -153,12 +153,17 @@ class Robot:
         return np.clip(angles, self.limits[:, 0], self.limits[:, 1])
 
     def render(
-        self, joints: ArrayLike, workers: int = 0, progress: Callable[[int], None] | None = None
+        self,
+        joints: ArrayLike,
+        workers: int = 0,
+        progress: Callable[[int], None] | None = None,
+        allow_blank: bool = False,
     ) -> NDArray[np.uint8]:
         """Frames of the robot in the given poses, uint8 [N, H, W, 3].
 
         joints: [N, D] rad, within the limits (+- TOLERANCE). workers: number of processes, 0 renders in this one; the
         frames are the same, byte for byte. progress: called with the number of frames done so far.
+        allow_blank: keep frames of a single colour, which the camera sees nothing in; else they are refused.
         Raises InputError for a wrong shape, an angle that is not finite or outside its limits, or a blank frame.
         """
         angles = self._check_angles(joints)
@@ -168,9 +173,10 @@ class Robot:
             for chunk in chunks:
                 frames[done : done + len(chunk)] = chunk
                 blank = np.flatnonzero((chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3)))
-                if len(blank):
+                if len(blank) and not allow_blank:
                     raise InputError(
-                        f"frame {done + blank[0]} is blank: in that pose the camera sees nothing; move the camera"
+                        f"frame {done + blank[0]} is blank: in that pose the camera sees nothing; move the camera, "
+                        "or give the URDF a floor or a wall for it to see"
                     )
                 done += len(chunk)
                 if progress:

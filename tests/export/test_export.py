@@ -1,5 +1,6 @@
 """From a run to a bundle that runs: all of it or nothing; and the command."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -222,3 +223,12 @@ def test_command_without_tensorrt(
 
 def test_versions_of_what_is_installed() -> None:
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= set(export.pipeline._versions())
+
+
+def test_what_the_user_should_know_is_said(run: Finished, tmp_path: Path) -> None:
+    unfinished = dataclasses.replace(run, summary=run.summary | {"finished": False})  # type: ignore[type-var]
+    (notice,) = export_run(unfinished, tmp_path / "b").notices
+    assert "not finished" in notice and "1.5 kimg" in notice
+    (tmp_path / "b" / "generator.tensorrt-rtx.engine").write_bytes(b"of an earlier export")
+    (notice,) = export_run(run, tmp_path / "b").notices
+    assert "generator.tensorrt-rtx.engine" in notice and "--trt" in notice

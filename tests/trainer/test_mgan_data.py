@@ -13,9 +13,11 @@ import pytest
 from tiny_data import tiny_robot_recording
 
 from runtime.errors import InputError
+from runtime.robot import Camera, Robot
 from trainer import loop
 from trainer.data.recording import Recording
 from trainer.recipes.mgan import Mgan
+from trainer.recipes.mgan_data import MganData
 from trainer.recipes.mgan_options import PRESETS
 
 SMALL = dataclasses.replace(
@@ -154,3 +156,33 @@ def test_dry_run_leaves_nothing(tmp_path):
     options = dataclasses.replace(SMALL, cache=tmp_path / "cache", runs=tmp_path / "runs", dry_run=True)
     loop.train(Mgan, options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_camera_of_another_robot_is_given_whole(tmp_path, arm):
+    options = dataclasses.replace(SMALL, robot=arm, camera=("position=.8,0,.3",), runs=tmp_path, cache=tmp_path / "c")
+    with pytest.raises(InputError, match="got no target"):
+        Mgan.dataset(options)
+
+
+def test_degrees_are_refused(tmp_path):
+    data = recorded(tmp_path, ["elbow", "shoulder"])
+    content = dict(np.load(data))
+    np.savez(data, **content | {"joints": np.degrees(content["joints"])})
+    with pytest.raises(InputError, match="look like degrees"):
+        Mgan.dataset(dataclasses.replace(SMALL, data=data))
+
+
+def test_a_generated_pose_in_which_the_camera_sees_nothing_does_not_end_the_training(tmp_path, arm):
+    options = dataclasses.replace(SMALL, robot=arm, camera=CAMERA, cache=tmp_path / "cache", runs=tmp_path)
+    with Robot(arm, Camera.parse(["position=.3,0,.42", "target=0,0,.42", "fov=12", "size=24x20"])) as robot:
+        grid = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(0.2, 1.5, 9)), -1).reshape(-1, 2)
+        frames = robot.render(grid, allow_blank=True)
+        blank = (frames == frames[:, :1, :1]).all((1, 2, 3))
+        assert 0 < blank.sum() < len(blank)  # in some poses only
+        with pytest.raises(InputError, match="is blank"):
+            robot.render(grid)
+        data = MganData(
+            Recording.read(recorded(tmp_path, ["shoulder", "elbow"]), robot.description()), ("image", "joints")
+        )
+        mgan = Mgan(options, data.description)
+        assert mgan.replay({"joints": grid[blank].astype(np.float32)}).shape == (blank.sum(), 20, 24, 3)

@@ -197,7 +197,7 @@ def test_limits_that_cannot_be_used(folder, text, message):
 
 def test_limits_without_their_file_and_a_joint_that_never_moves(folder):
     (folder / "joints.csv").write_text(table([[0, row] for row in range(5)]))
-    refused(folder, r"joints.csv: Shoulder never changes and has no limits")
+    refused(folder, r"joints.csv: Shoulder does not change")
     (folder / "joints.csv").rename(folder / "angles.csv")
     (folder / "joints.limits.csv").write_text("Shoulder,Elbow\n0,0\n1,1\n")
     refused(folder, r"joints.limits.csv: limits of a file that is not there")

@@ -2,7 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,15 @@ def test_sigterm_saves_and_ends_well(processes, tiny_robot, tmp_path, straight):
     assert (folder / f"{7 * OPTIONS.batch:010d}.safetensors").exists()
     assert run(processes, tiny_robot, tmp_path) == 0
     assert result(tmp_path) == straight
+
+
+def test_ctrl_c_saves_and_says_that_it_is_not_finished(tiny_robot, tmp_path):
+    code = f"import train_tiny; train_tiny.train({str(tiny_robot)!r}, {str(tmp_path)!r}, 'interrupt 3')"
+    here = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": here}, capture_output=True)
+    assert done.returncode != 0 and b"KeyboardInterrupt" in done.stderr  # which the command turns into status 130
+    saved = tmp_path / OPTIONS.name / "checkpoints" / f"{3 * OPTIONS.batch:010d}.safetensors"
+    assert saved.exists() and b"stopped at" in done.stderr
 
 
 def test_damaged_newest_checkpoint_falls_back(processes, tiny_robot, tmp_path, straight):

@@ -20,10 +20,10 @@ OPTIONS = dataclasses.replace(
 )  # fmt: skip
 
 
-def train(data: Path, runs: Path, cut: str = "", **changes: Any) -> None:
+def train(data: Path | str, runs: Path | str, cut: str = "", **changes: Any) -> None:
     """Train (on). `cut` kills the process: "step K" in the K-th step, "write K" half-way through the K-th
     checkpoint, "rename K" between its writing and its renaming, "stats K" after the K-th line of statistics;
-    "term K" sends SIGTERM in the K-th step."""
+    "term K" and "interrupt K" send SIGTERM and SIGINT in the K-th step."""
     torch.set_num_threads(1)
     kind, _, number = cut.partition(" ")
     left = {"count": int(number or 0)}
@@ -35,12 +35,13 @@ def train(data: Path, runs: Path, cut: str = "", **changes: Any) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if kind in ("step", "term"):
+    if kind in ("step", "term", "interrupt"):
         batch = mgan.MganData.batch
 
         def counted(self: Any, indices: Any) -> Any:
             if now():
-                die() if kind == "step" else os.kill(os.getpid(), signal.SIGTERM)
+                number = {"step": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}[kind]
+                os.kill(os.getpid(), number)
             return batch(self, indices)
 
         mgan.MganData.batch = counted  # type: ignore[method-assign]
@@ -90,4 +91,4 @@ def train(data: Path, runs: Path, cut: str = "", **changes: Any) -> None:
                 die()
 
         log.Records.tick = then_die  # type: ignore[method-assign]
-    loop.train(mgan.Mgan, dataclasses.replace(OPTIONS, data=data, runs=runs, **changes))
+    loop.train(mgan.Mgan, dataclasses.replace(OPTIONS, data=Path(data), runs=Path(runs), **changes))

@@ -173,11 +173,17 @@ def _limits(column: readers.Column, robot: Mapping[str, Any] | None) -> tuple[ND
     known = dict(zip(robot["joints"], robot["limits"], strict=True)) if robot else {}
     if set(column.names) <= set(known):
         return np.array([known[name] for name in column.names], np.float64), "robot"
+    if column.name == "joints" and column.unit == "rad" and np.abs(column.values).max() > 2 * np.pi:
+        largest = np.abs(column.values).max()
+        raise InputError(
+            f"{column.source}: got angles up to {largest:g}, which look like degrees; expected rad, or joints.limits.csv "
+            "if a joint truly turns that far"
+        )
     limits = np.stack([column.values.min(axis=0), column.values.max(axis=0)], axis=1).astype(np.float64)
     still = np.flatnonzero(limits[:, 0] == limits[:, 1])
     if len(still):
         raise InputError(
-            f"{column.source}: {column.names[still[0]]} never changes and has no limits; "
+            f"{column.source}: {column.names[still[0]]} does not change (as float32) and has no limits; "
             f"drop it, or give limits in {column.name}.limits.csv"
         )
     return limits, "data"

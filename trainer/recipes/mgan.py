@@ -229,7 +229,9 @@ class Mgan(Recipe):
 
     def replay(self, samples: dict[str, np.ndarray]) -> np.ndarray | None:
         """What the robot's camera sees in generated poses, uint8 [N, H, W, 3]; None without a robot."""
-        return self.simulator.render(samples[self.description["replay"][1]]) if self.simulator else None
+        if self.simulator is None:
+            return None
+        return self.simulator.render(samples[self.description["replay"][1]], allow_blank=True)
 
     @functools.cached_property
     def yardstick(self) -> tuple[float, list[dict[str, float]]]:

@@ -57,7 +57,7 @@ class MganData:
 
 def simulated(options: MganOptions) -> MganData:
     """Frames of our own or the user's robot. The same whatever the training's seed, so that seeds compare trainings."""
-    camera = Camera.parse(options.camera) if options.camera else None
+    camera = Camera.parse(options.camera, complete=options.robot is not None) if options.camera else None
     frames, workers = options.frames, len(os.sched_getaffinity(0))
     with Robot(options.robot, camera, options.joints or None) as robot, ExitStack() as stack:
         cache = options.cache
@@ -77,7 +77,7 @@ def recorded(options: MganOptions) -> MganData:
         recording = Recording.read(options.data)
         robot = recording.robot
     else:
-        camera = Camera.parse(options.camera) if options.camera else None
+        camera = Camera.parse(options.camera, complete=True) if options.camera else None
         with Robot(options.robot, camera, options.joints or None) as given:
             robot = given.description()
         recording = Recording.read(options.data, robot)
