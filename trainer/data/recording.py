@@ -176,8 +176,8 @@ def _limits(column: readers.Column, robot: Mapping[str, Any] | None) -> tuple[ND
     if column.name == "joints" and column.unit == "rad" and np.abs(column.values).max() > 2 * np.pi:
         largest = np.abs(column.values).max()
         raise InputError(
-            f"{column.source}: got angles up to {largest:g}, which look like degrees; expected rad, or joints.limits.csv "
-            "if a joint truly turns that far"
+            f"{column.source}: got angles up to {largest:g}, which look like degrees; expected rad, or limits in "
+            "joints.limits.csv if a joint truly turns that far"
         )
     limits = np.stack([column.values.min(axis=0), column.values.max(axis=0)], axis=1).astype(np.float64)
     still = np.flatnonzero(limits[:, 0] == limits[:, 1])
