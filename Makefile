@@ -18,11 +18,12 @@ help:
 env: $(READY)
 
 # An installed torch >= 2.11 is used as it is. Otherwise this exact version: an open range can mean gigabytes of CUDA.
+NEW_TORCH := import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old, expected Python >= 3.11; set PYTHON=" >&2; exit 2; }
-	@if $(PYTHON) -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))' 2>/dev/null; \
-	  then echo "using the installed torch"; $(PYTHON) -m venv --system-site-packages .venv; \
-	  else $(PYTHON) -m venv .venv; $(BIN)/pip install --disable-pip-version-check torch==$(TORCH); fi
+	@if $(PYTHON) -c '$(NEW_TORCH)' 2>/dev/null; then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
+	@$(BIN)/python -c '$(NEW_TORCH)' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch==$(TORCH)
 	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,trt,dev]'
 	@touch $@
 
