@@ -38,7 +38,7 @@ demo: $(READY)
 	echo "demo done in $$((SECONDS - start)) s; the report: runs/demo/report.html"
 
 test: lint
-	$(BIN)/python -m pytest
+	@start=$$SECONDS; $(BIN)/python -m pytest; echo "tests took $$((SECONDS - start)) s"
 
 lint: $(READY)
 	$(BIN)/ruff check .
