@@ -102,7 +102,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         named = set(vector.names) == set(robot.joints)
         columns = [vector.names.index(name) for name in robot.joints] if named else list(range(len(robot.joints)))
         samples = model.generate(options.count, options.seed, batch=options.batch)._asdict()
-        best, curve = _yardstick(model.bundle.manifest, robot)
         figures = ssim_gap.evaluate(
             robot,
             samples[image.name],
@@ -110,25 +109,22 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
             seed=options.seed,
             matched=options.count,
             random=options.random,
-            best=best,
-            curve=curve,
+            curve=_yardstick(model.bundle.manifest, robot),
         )
     return {"bundle": str(model.bundle.path), "name": model.bundle.manifest.name, **figures}
 
 
-def _yardstick(manifest: Manifest, robot: Robot) -> tuple[float, list[dict[str, float]]]:
-    """The reachable gap and the joint-error curve of a robot: the bundle's if it is its robot, else measured now."""
+def _yardstick(manifest: Manifest, robot: Robot) -> list[dict[str, float]]:
+    """The joint-error curve of a robot: the bundle's if it is its robot, else measured now."""
     from runtime.metrics import ssim_gap
 
     known = manifest.training.get("metrics", {}).get("ssim_gap", {})
-    if robot.description() == manifest.robot and "reachable" in known:
-        return known["reachable"], known["joint_error_curve"]
+    if robot.description() == manifest.robot and "joint_error_curve" in known:
+        return known["joint_error_curve"]
     with _progress() as progress:
         # A hundred true renders for each size of joint error.
         task = progress.add_task("replaying true poses", total=100 * (len(ssim_gap.ERRORS) + 1))
-        curve = ssim_gap.joint_error_curve(robot, progress=lambda done: progress.update(task, completed=done))
-    # Without any error the curve starts at what a perfect model reaches.
-    return curve[0]["gap"], curve
+        return ssim_gap.joint_error_curve(robot, progress=lambda done: progress.update(task, completed=done))
 
 
 def info(options: argparse.Namespace) -> dict[str, Any]:

@@ -27,23 +27,28 @@ def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image as a PNG file.
-
-    Args:
-        path: the file.
-        image: uint8 [H, W, C], C of 1 or 3 (RGB).
+def encode_png(image: np.ndarray) -> bytes:
+    """An image uint8 [H, W, C], C of 1 or 3 (RGB), as the bytes of a PNG file.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: it is no such image.
     """
     import cv2
 
     ordered = image[..., ::-1] if image.shape[-1] == 3 else image  # OpenCV writes BGR
     done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
     if not done:
-        raise InputError(f"{path}: an image of {image.dtype} {list(image.shape)} cannot be written as PNG")
+        raise InputError(f"an image of {image.dtype} {list(image.shape)} cannot be written as PNG")
+    return data.tobytes()
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an image uint8 [H, W, C], C of 1 or 3 (RGB), as a PNG file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     try:
-        path.write_bytes(data.tobytes())
+        path.write_bytes(encode_png(image))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None

@@ -32,8 +32,6 @@ def train(kind: type[Recipe], options: Options) -> Path:
     # Check what can be checked before any work.
     options.check()
     path = run.folder(options)
-    if not options.fresh:
-        run.check_same(path, run.options_json(kind.name, options))
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -47,11 +45,17 @@ def train(kind: type[Recipe], options: Options) -> Path:
     if main:
         print(json.dumps(run.options_json(kind.name, options), indent=2), flush=True)
 
-    with Stop() as stop, ExitStack() as held:
-        # Data: the first process makes the cache, the others read it.
-        dataset = distributed.main_first(lambda: kind.dataset(options))
+    def load() -> Dataset:
+        if not options.fresh:
+            run.check_same(path, run.options_json(kind.name, options))
+        dataset = kind.dataset(options)
         if not options.fresh:
             run.check_same_data(path, dataset.description)
+        return dataset
+
+    with Stop() as stop, ExitStack() as held:
+        # Data: the first process makes the cache, the others read it.
+        dataset = distributed.main_first(load)
 
         # Networks: the same initial weights everywhere.
         torch.manual_seed(options.seed)
@@ -78,7 +82,7 @@ def train(kind: type[Recipe], options: Options) -> Path:
             console.print("drawing the report …")
             print(report.write(path, recipe.figures(state.averaged, log.history(path))), file=sys.stderr)
     accelerator.end_training()
-    if stop.interrupted:
+    if stop.interrupted and not finished:
         raise KeyboardInterrupt  # saved, but whoever waits for a trained run must hear that it is not
     return path
 

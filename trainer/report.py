@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from runtime.sheet import encode_png
 from trainer import log, plots
 from trainer.recipe import Figure
 
@@ -36,11 +36,11 @@ pre {{ overflow: auto; background: #8881; padding: .8rem; border-radius: 4px }}
 def png(picture: Any) -> bytes:
     """A uint8 [H, W, 3] RGB array or a matplotlib figure as PNG bytes. A matplotlib figure is closed."""
     if isinstance(picture, np.ndarray):
-        return cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))[1].tobytes()
+        return encode_png(picture)
     picture.canvas.draw()
     pixels = np.asarray(picture.canvas.buffer_rgba())[:, :, :3]
     plots.close(picture)
-    return cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))[1].tobytes()
+    return encode_png(pixels)
 
 
 def picture_html(title: str, caption: str, data: bytes, pixels: bool) -> str:

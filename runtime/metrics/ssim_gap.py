@@ -25,7 +25,7 @@ SSIM = (
     "(scikit-image's structural_similarity with channel_axis)"
 )
 
-ERRORS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+ERRORS = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 def ssim_gap(
@@ -75,15 +75,6 @@ def ssim_gap(
     }
 
 
-def reachable(robot: Robot, seed: int = 0, count: int = 100, random: int = 1000, workers: int = 0) -> dict[str, Any]:
-    """The figures of a perfect model: true renders scored against themselves, so that matched = 1.
-
-    Its gap is the most that any model can reach on this robot. A function of robot.description() and the arguments.
-    """
-    frames = robot.render(robot.sample(count, seed), workers, allow_blank=True)
-    return ssim_gap(frames, frames, seed, count, random)
-
-
 def joint_error_curve(
     robot: Robot,
     seed: int = 0,
@@ -95,7 +86,9 @@ def joint_error_curve(
 ) -> list[dict[str, float]]:
     """The gap that true renders get when their joints are off: a yardstick for a model's gap.
 
-    errors: standard deviations as fractions of each joint's range; the normal error is cut at the joint's limits.
+    The first point has no error: true renders against themselves, the most that any model can reach on this robot.
+    errors: further points, rising; standard deviations as fractions of each joint's range, the normal error being cut
+    at the joint's limits.
     progress: called with the number of frames done, of (len(errors) + 1) * count.
     Returns a list of {"error": fraction, "gap": …}. A function of robot.description() and the arguments.
     """
@@ -104,7 +97,7 @@ def joint_error_curve(
     lower, upper = robot.limits.T
     # One draw for all steps, so that the curve is smooth.
     shift = noise(seed, 0, count, len(robot.joints)) * (upper - lower)
-    curve = []
+    curve = [{"error": 0.0, "gap": ssim_gap(frames, frames, seed, count, random)["gap"]}]
     for step, error in enumerate(errors, 1):
         wrong = np.clip(joints + np.float32(error) * shift, lower, upper)
         replays = robot.render(wrong, workers, _offset(progress, step * count), allow_blank=True)
@@ -131,14 +124,13 @@ def evaluate(
     matched: int = 100,
     random: int = 1000,
     workers: int = 0,
-    best: float | None = None,
     curve: Sequence[Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Replay generated joints on the robot and score them against the generated images.
 
     images: uint8 [N, H, W, 3] of the robot's camera size; joints: [N, D] rad within limits; N >= matched.
-    best, curve: the gap of `reachable(robot)` and the `joint_error_curve(robot)`, from earlier; None measures them now
-    (they do not depend on the model, so they can be kept).
+    curve: the `joint_error_curve(robot)` from earlier; None measures it now (it does not depend on the model, so it can
+    be kept).
     Returns `ssim_gap`'s figures with `reachable` (a perfect model's gap), `ratio` (gap / reachable),
     `equivalent_joint_error` (fraction of the range, or None), `joint_error_curve` and the renderer. Raises InputError.
     """
@@ -151,12 +143,11 @@ def evaluate(
         )
     replays = robot.render(joints[:matched], workers, allow_blank=True)
     figures = ssim_gap(images[:matched], replays, seed, matched, random)
-    best = reachable(robot, workers=workers)["gap"] if best is None else best
     curve = joint_error_curve(robot, workers=workers) if curve is None else curve
     description = robot.description()
     return figures | {
-        "reachable": best,
-        "ratio": figures["gap"] / best,
+        "reachable": curve[0]["gap"],
+        "ratio": figures["gap"] / curve[0]["gap"],
         "equivalent_joint_error": equivalent_joint_error(figures["gap"], curve),
         "joint_error_curve": [dict(point) for point in curve],
         "renderer": {key: description[key] for key in ("renderer", "pybullet", "supersample", "urdf_sha256")},

@@ -33,7 +33,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(path, message, robot=None):
+def check_refused(path, message, robot=None):
     with pytest.raises(InputError, match=message) as caught:
         Recording.read(path, robot)
     assert "\n" not in str(caught.value)
@@ -108,22 +108,22 @@ def test_images_are_in_the_order_of_the_numbers_in_their_names(folder):
 )
 def test_names_that_cannot_be_used(folder, name, words):
     (folder / "joints.csv").rename(folder / f"{name}.csv")
-    refused(folder, rf"{name}.csv: cannot be a modality called '{name}', {words}")
+    check_refused(folder, rf"{name}.csv: cannot be a modality called '{name}', {words}")
     (folder / f"{name}.csv").rename(folder / "joints.csv")
     (folder / "images").rename(folder / name)
-    refused(folder, rf"{name}: cannot be a modality called '{name}', {words}")
+    check_refused(folder, rf"{name}: cannot be a modality called '{name}', {words}")
     if name != "robot":
         np.savez(folder / "data.npz", **{name: pixels(), "joints": angles()})
-        refused(folder / "data.npz", rf"data.npz: {name}: cannot be a modality called '{name}', {words}")
+        check_refused(folder / "data.npz", rf"data.npz: {name}: cannot be a modality called '{name}', {words}")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (64, 7)])
 def test_images_too_small(folder, size):
     for row in range(5):
         Image.new("RGB", size).save(folder / "images" / f"{row:06d}.png")
-    refused(folder, rf"images: got images of {size[0]}x{size[1]} pixels, expected at least 8 on each side")
+    check_refused(folder, rf"images: got images of {size[0]}x{size[1]} pixels, expected at least 8 on each side")
     np.savez(folder / "data.npz", images=pixels(5, *size))
-    refused(folder / "data.npz", rf"data.npz: images: got images of {size[1]}x{size[0]} pixels")
+    check_refused(folder / "data.npz", rf"data.npz: images: got images of {size[1]}x{size[0]} pixels")
 
 
 @pytest.mark.parametrize("robot", [None, ROBOT])
@@ -171,14 +171,16 @@ def test_rounding_at_a_limit_is_clipped(folder):
 def test_joints_that_cannot_be_used(folder, rows, header, message):
     rows = rows + [[0.5, 0.5]] * (5 - len(rows))
     (folder / "joints.csv").write_text(table(rows, header))
-    refused(folder, message)
+    check_refused(folder, message)
 
 
 def test_an_angle_outside_its_limits_is_named(folder):
     (folder / "joints.csv").write_text(table([[0, 1], [0.5, 0.5], [0, 2.5], [0, 0], [1, 1]]))
-    refused(folder, r"joints.csv line 4, Elbow: got 2.5 rad, expected -2 to 2 rad \(limits of the robot\)", ROBOT)
+    check_refused(folder, r"joints.csv line 4, Elbow: got 2.5 rad, expected -2 to 2 rad \(limits of the robot\)", ROBOT)
     (folder / "joints.limits.csv").write_text("Shoulder,Elbow\n0,0\n0.4,3\n")
-    refused(folder, r"joints.csv line 3, Shoulder: got 0.5 rad, expected 0 to 0.4 rad \(limits of the file\)", ROBOT)
+    check_refused(
+        folder, r"joints.csv line 3, Shoulder: got 0.5 rad, expected 0 to 0.4 rad \(limits of the file\)", ROBOT
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,15 +194,15 @@ def test_an_angle_outside_its_limits_is_named(folder):
 )
 def test_limits_that_cannot_be_used(folder, text, message):
     (folder / "joints.limits.csv").write_text(text)
-    refused(folder, message)
+    check_refused(folder, message)
 
 
 def test_limits_without_their_file_and_a_joint_that_never_moves(folder):
     (folder / "joints.csv").write_text(table([[0, row] for row in range(5)]))
-    refused(folder, r"joints.csv: Shoulder does not change")
+    check_refused(folder, r"joints.csv: Shoulder does not change")
     (folder / "joints.csv").rename(folder / "angles.csv")
     (folder / "joints.limits.csv").write_text("Shoulder,Elbow\n0,0\n1,1\n")
-    refused(folder, r"joints.limits.csv: limits of a file that is not there")
+    check_refused(folder, r"joints.limits.csv: limits of a file that is not there")
 
 
 def test_images_that_cannot_be_used(folder):
@@ -208,14 +210,14 @@ def test_images_that_cannot_be_used(folder):
     good = third.read_bytes()
     for size in range(len(good)):
         third.write_bytes(good[:size])
-        refused(folder, r"000002.png: broken image")
+        check_refused(folder, r"000002.png: broken image")
     for at in range(len(good)):
         third.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
-        refused(folder, r"000002.png: broken image")
+        check_refused(folder, r"000002.png: broken image")
     third.write_text("not an image")
-    refused(folder, r"000002.png: broken image: not a PNG file")
+    check_refused(folder, r"000002.png: broken image: not a PNG file")
     Image.fromarray(pixels(1, 8, 9)[0]).save(third)
-    refused(folder, r"000002.png: got 9x8 pixels, expected 10x8 like 000000.png")
+    check_refused(folder, r"000002.png: got 9x8 pixels, expected 10x8 like 000000.png")
     for mode, words in {
         "L": "grey of 8",
         "RGBA": "RGB with alpha of 8",
@@ -223,33 +225,33 @@ def test_images_that_cannot_be_used(folder):
         "I;16": "grey of 16",
     }.items():
         Image.new(mode, (10, 8)).save(third)
-        refused(folder, rf"000002.png: got {words} bits, expected RGB of 8 bits")
+        check_refused(folder, rf"000002.png: got {words} bits, expected RGB of 8 bits")
 
 
 def test_an_image_too_few_or_too_many(folder):
     (folder / "images" / "000004.png").unlink()
-    refused(folder, r"images has 4 samples and .*joints.csv has 5, expected as many of both")
+    check_refused(folder, r"images has 4 samples and .*joints.csv has 5, expected as many of both")
 
 
 def test_places_without_data(tmp_path):
-    refused(tmp_path, r"no data in it, expected images/\*.png and joints.csv")
-    refused(tmp_path / "none", r"none: no such file or folder")
+    check_refused(tmp_path, r"no data in it, expected images/\*.png and joints.csv")
+    check_refused(tmp_path / "none", r"none: no such file or folder")
     (tmp_path / "data.txt").write_text("")
-    refused(tmp_path / "data.txt", r"got a .txt file, expected a folder or an .npz file")
+    check_refused(tmp_path / "data.txt", r"got a .txt file, expected a folder or an .npz file")
     (tmp_path / "joints.csv").write_text("")
-    refused(tmp_path, r"joints.csv line 1: got no header")
+    check_refused(tmp_path, r"joints.csv line 1: got no header")
     (tmp_path / "joints.csv").write_text("Shoulder\n")
-    refused(tmp_path, r"got 0 samples, expected at least 2")
+    check_refused(tmp_path, r"got 0 samples, expected at least 2")
     (tmp_path / "joints.csv").write_text("Shoulder\n0.5\n")
-    refused(tmp_path, r"got 1 samples, expected at least 2")
+    check_refused(tmp_path, r"got 1 samples, expected at least 2")
     (tmp_path / "joints.csv").write_bytes(b"Shoulder\n\xff\n")
-    refused(tmp_path, r"joints.csv: cannot be read")
+    check_refused(tmp_path, r"joints.csv: cannot be read")
     (tmp_path / "joints.csv").unlink()
     (tmp_path / "image").mkdir()
     (tmp_path / "images").mkdir()
     for name in ("image", "images"):
         Image.fromarray(pixels(1)[0]).save(tmp_path / name / "0.png")
-    refused(tmp_path, r"two modalities are called 'image'; rename one")
+    check_refused(tmp_path, r"two modalities are called 'image'; rename one")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_places_without_data(tmp_path):
 )
 def test_an_npz_that_cannot_be_used(tmp_path, arrays, message):
     np.savez(tmp_path / "data.npz", **arrays)
-    refused(tmp_path / "data.npz", message)
+    check_refused(tmp_path / "data.npz", message)
 
 
 def test_a_truncated_npz_is_named(folder):
@@ -283,10 +285,10 @@ def test_a_truncated_npz_is_named(folder):
     whole = (folder / "data.npz").read_bytes()
     for size in range(0, len(whole), 97):
         (folder / "data.npz").write_bytes(whole[:size])
-        refused(folder / "data.npz", r"data.npz: cannot be read, broken or cut short")
+        check_refused(folder / "data.npz", r"data.npz: cannot be read, broken or cut short")
     np.save(folder / "array.npy", angles())
     (folder / "array.npy").rename(folder / "data.npz")
-    refused(folder / "data.npz", r"data.npz: ")
+    check_refused(folder / "data.npz", r"data.npz: ")
 
 
 def test_saving_below_a_file(folder):

@@ -73,6 +73,13 @@ def test_ctrl_c_saves_and_says_that_it_is_not_finished(tiny_robot, tmp_path):
     assert saved.exists() and b"stopped at" in done.stderr
 
 
+def test_ctrl_c_in_the_last_step_ends_a_finished_run(processes, tiny_robot, tmp_path, straight):
+    last = round(OPTIONS.total_kimg * 1000 / OPTIONS.batch)
+    assert run(processes, tiny_robot, tmp_path, f"interrupt {last}") == 0
+    assert (tmp_path / OPTIONS.name / "summary.json").exists()
+    assert result(tmp_path) == straight
+
+
 def test_damaged_newest_checkpoint_falls_back(processes, tiny_robot, tmp_path, straight):
     assert run(processes, tiny_robot, tmp_path, "step 16") == -signal.SIGKILL
     newest = sorted((tmp_path / OPTIONS.name / "checkpoints").glob("*.safetensors"))[-1]
