@@ -202,9 +202,12 @@ def test_only_a_robot_with_meshes_speaks_of_them(robot):
 
 
 RENDERING = """
+import signal
 from runtime.robot import Camera, Robot
 
 if __name__ == "__main__":
+    # Where the tests run in the background, SIGINT is inherited as ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Robot(camera=Camera(width=16, height=12), supersample=1) as robot:
         robot.render(robot.sample(10**6, 0), workers=2, progress=lambda done: print(done, flush=True))
 """
