@@ -20,7 +20,10 @@ env: $(READY)
 # An installed torch >= 2.11 is used as it is. Otherwise this exact version: an open range can mean gigabytes of CUDA.
 NEW_TORCH := import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))
 
-$(READY): pyproject.toml
+# The library of kernels is compiled by the installation, so its sources make the environment stale.
+KERNELS := cpp_ext/CMakeLists.txt $(wildcard cpp_ext/include/awase/*.h $(foreach d,src cpu cuda bindings,cpp_ext/$(d)/*))
+
+$(READY): pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old, expected Python >= 3.11; set PYTHON=" >&2; exit 2; }
 	@if $(PYTHON) -c '$(NEW_TORCH)' 2>/dev/null; then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
 	@$(BIN)/python -c '$(NEW_TORCH)' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch==$(TORCH)
@@ -48,9 +51,34 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-gpu: $(READY)
-	@$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "error: no CUDA GPU works here; make gpu needs one" >&2; exit 2; }
-	$(BIN)/python -m pytest -m gpu
+# Without a .venv (on a machine with no package index, say) it takes what GPU_PYTHON has: torch >= 2.11, numpy, rich,
+# pytest, nanobind, scikit-build-core, cmake and ninja. Awase is put into an environment of its own that sees all of that.
+GPU_PYTHON ?= python3
+GPU_ENV := $(if $(wildcard $(READY)),.venv,build/gpu)
+CUDA_ARCH ?= native
+OUT ?= benchmarks/results
+PACKAGES := import sys; print("\n".join(path for path in sys.path if path.endswith("-packages")))
+SANITIZE = compute-sanitizer --error-exitcode 1 --kernel-regex kns=awase
+
+build/gpu/bin/python:
+	$(GPU_PYTHON) -m venv --system-site-packages --without-pip build/gpu
+	@$(GPU_PYTHON) -c '$(PACKAGES)' > "$$($@ -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/seen.pth"
+
+gpu: $(GPU_ENV)/bin/python
+	@$< -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "error: no CUDA GPU works here; make gpu needs one" >&2; exit 2; }
+	@isolated=; if $< -c 'import nanobind, scikit_build_core' 2> /dev/null; then isolated=--no-build-isolation; fi; set -x; \
+	CMAKE_ARGS="-DAWASE_CUDA=on -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCH)" \
+	    $< -m pip install --disable-pip-version-check $$isolated --no-deps -C build-dir=build/kernels-gpu -e .
+	@tests=tests; $< -c 'import runtime.models, trainer.__main__' 2> /dev/null \
+	    || { echo "only the kernels are tested: what the runtime and the trainer need is not all here"; tests=$$(ls tests/cpp_ext/*gpu*.py); }; \
+	$< -m pytest -m gpu $$tests
+	@if ! command -v compute-sanitizer > /dev/null; then echo "compute-sanitizer is not installed: not run"; \
+	elif ! $(SANITIZE) $< -c 'import torch; torch.ones(1).cuda()' > /dev/null; then echo "compute-sanitizer does not work on this GPU: not run"; \
+	else for tool in memcheck racecheck initcheck; do \
+	    echo "compute-sanitizer: $$tool"; \
+	    PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZE) --tool $$tool $< -m pytest -m gpu tests/cpp_ext/test_kernels_gpu.py; \
+	done; fi
+	$< -m benchmarks gpu --out $(OUT) > /dev/null
 
 clean:
 	rm -rf .venv build dist *.egg-info

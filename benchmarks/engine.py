@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import cpp_ext
 from benchmarks.compare import Case
+from benchmarks.peers import torch_threads
 from export.onnx import export_onnx
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.bundle import Port
@@ -37,7 +38,6 @@ class _Generator(nn.Module):
 
 def cases() -> list[Case]:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     module = _Generator().eval().requires_grad_(False)
     graph = Graph(
         name="generator",
@@ -64,4 +64,4 @@ def _case(session: OnnxRuntimeSession, module: nn.Module, batch: int) -> Case:
             return module(tensor)
 
     name = f"generator 80x80, batch {batch} (images)"
-    return Case(name, lambda: session.run({"z": z}), "torch eager", eager, batch)
+    return Case(name, lambda: session.run({"z": z}), "torch eager", eager, batch, peer_setting=torch_threads(1))

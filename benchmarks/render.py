@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.compare import Case
 from runtime.robot import Robot
 from runtime.robot.robot import OWN_URDF
 from runtime.robot.scene import LIGHT
-
-Case = tuple[str, Callable[[], Any], str, Callable[[], Any] | None, int]
 
 _FRAMES = 32
 
@@ -24,9 +22,8 @@ def cases() -> list[Case]:
     plain = _plain(robot)
     if not np.array_equal(robot.render(joints), plain(joints)):
         raise RuntimeError("the two ways of rendering do not give the same frames")
-    return [
-        ("render 80x80, 2x supersampled", lambda: robot.render(joints), "plain pybullet", lambda: plain(joints), 32)
-    ]
+    name = "render 80x80, 2x supersampled"
+    return [Case(name, lambda: robot.render(joints), "plain pybullet", lambda: plain(joints), _FRAMES)]
 
 
 def _plain(robot: Robot) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]]:

@@ -1,5 +1,44 @@
-"""Kernels: counter-based noise, SSIM, frame packing. Knows nothing of the other packages and needs only numpy."""
+"""Kernels: SSIM, Gram matrices, latent blending, counter-based noise, frame packing.
 
-from cpp_ext.reference import noise, pack, philox, ssim, ssim_pairs, uniform, unpack
+Knows nothing of the other packages and needs only NumPy. `cpp_ext.reference` holds the twins that define the results;
+C and C++ use the same kernels through include/awase/awase.h.
+"""
 
-__all__ = ["noise", "pack", "philox", "ssim", "ssim_pairs", "uniform", "unpack"]
+from cpp_ext.kernels import (
+    blend,
+    cmake_dir,
+    compiled,
+    cuda_devices,
+    gram,
+    gram_backward,
+    isa,
+    noise,
+    pack,
+    set_isa,
+    set_threads,
+    ssim,
+    ssim_pairs,
+    threads,
+    unpack,
+)
+from cpp_ext.reference import philox, uniform
+
+__all__ = [
+    "blend",
+    "cmake_dir",
+    "compiled",
+    "cuda_devices",
+    "gram",
+    "gram_backward",
+    "isa",
+    "noise",
+    "pack",
+    "philox",
+    "set_isa",
+    "set_threads",
+    "ssim",
+    "ssim_pairs",
+    "threads",
+    "uniform",
+    "unpack",
+]

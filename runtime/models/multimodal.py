@@ -79,7 +79,7 @@ class Multimodal:
             for port, array in zip(self.modalities, arrays, strict=True):
                 values = outputs[port.name]
                 if port.kind == "image":
-                    array[start : start + size] = cpp_ext.pack(values)
+                    cpp_ext.pack(values, out=array[start : start + size])
                 else:
                     low, high = self._limits[port.name]
                     array[start : start + size] = np.clip(values, low, high)

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from cpp_ext import noise, pack, philox, ssim, ssim_pairs, uniform, unpack
+from cpp_ext.reference import (
+    blend,
+    gram,
+    gram_backward,
+    noise,
+    pack,
+    philox,
+    ssim,
+    ssim_pairs,
+    uniform,
+    unpack,
+)
 
 
 def hexadecimal(words):
@@ -122,7 +133,7 @@ def test_ssim_errors_name_the_argument():
         (lambda: ssim(a[0], b[0]), r"a: got uint8 \[20, 20, 3\]"),
         (lambda: ssim(a[:, :6], b[:, :6]), "at least 7 x 7"),
         (lambda: ssim(a.astype(np.int32), b.astype(np.int32)), "a: got int32"),
-        (lambda: ssim(a.astype(np.float32), b.astype(np.float32)), "data_range: float images need it"),
+        (lambda: ssim(a.astype(np.float32), b.astype(np.float32)), "data_range: got None"),
         (lambda: ssim(a, b, data_range=0), "data_range: got 0"),
         (lambda: ssim(a, b, window="box"), "window: got 'box'"),
         (lambda: ssim_pairs(a, b, [0, 2], [0, 1]), "i: got indices 0 to 2, expected 0 to 1"),
@@ -151,4 +162,90 @@ def test_pack_and_unpack_turn_the_axes():
     assert back.shape == x.shape and back.dtype == np.float32 and abs(back - x).max() <= 1 / 255 + 1e-6
     for call in (lambda: pack(packed), lambda: unpack(x), lambda: pack(x[0])):
         with pytest.raises(ValueError, match="expected"):
+            call()
+
+
+def test_gram_by_its_definition():
+    f = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    expected = np.einsum("nchw,ndhw->ncd", np.float64(f), np.float64(f)) / (3 * 20)
+    assert gram(f).dtype == np.float32
+    np.testing.assert_allclose(gram(f), expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_array_equal(gram(f.reshape(2, 3, 20)), gram(f))
+    np.testing.assert_allclose(gram(f[:, :, ::-1, ::-1]), expected, rtol=1e-6, atol=1e-8)
+    assert gram(f[:0]).shape == (0, 3, 3)
+
+
+def test_gram_backward_is_the_gradient():
+    generator = np.random.default_rng(1)
+    f, g, step = (generator.standard_normal(shape) for shape in ((2, 3, 4, 5), (2, 3, 3), (2, 3, 4, 5)))
+    slope = ((gram(f + 1e-6 * step) - gram(f - 1e-6 * step)) / 2e-6 * g).sum()
+    np.testing.assert_allclose((gram_backward(f, g) * step).sum(), slope, rtol=1e-8)
+    single = gram_backward(np.float32(f), np.float32(g))
+    assert single.dtype == np.float32 and single.shape == f.shape
+    np.testing.assert_allclose(single, gram_backward(f, g), atol=1e-6)
+
+
+def test_blend_gives_each_part_its_weight():
+    generator = np.random.default_rng(2)
+    za, zb = (generator.standard_normal((3, 6, 2, 2)).astype(np.float32) for _ in range(2))
+    za[0, 0], zb[0, 1], zb[0, 5, 0, 0] = -0.0, np.nan, 7
+    weights = np.array([[1, 0, 0.25], [0.5, -1, 2], [0, 1, 0]], np.float32)
+    out = blend(za, zb, weights, [2, 3, 1])
+    assert out.dtype == np.float32
+    assert out[0, :2].tobytes() == za[0, :2].tobytes() and out[2, :2].tobytes() == zb[2, :2].tobytes()
+    np.testing.assert_array_equal(out[0, 5, 0, 0], np.float32(0.25 * np.float64(za[0, 5, 0, 0]) + 0.75 * 7))
+    np.testing.assert_allclose(out[1, 2:5], 2 * zb[1, 2:5] - za[1, 2:5], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(
+        blend(za, zb, weights[:1], [2, 3, 1])[1], blend(za[1], zb[1], weights[0], [2, 3, 1])[0]
+    )
+
+
+def test_blend_of_one_pair_and_into_memory_that_is_given():
+    za, zb = (np.random.default_rng(seed).standard_normal((5, 2, 3)).astype(np.float32) for seed in (0, 1))
+    weights = np.random.default_rng(2).random((4, 2)).astype(np.float32)
+    grid = blend(za, zb, weights, [2, 3])
+    assert grid.shape == (4, 5, 2, 3)
+    for row, result in zip(weights, grid, strict=True):
+        np.testing.assert_array_equal(blend(za, zb, row, [2, 3])[0], result)
+        np.testing.assert_array_equal(blend(za[None], zb[None], row, np.array([2, 3]))[0], result)
+    out = np.empty_like(grid)
+    assert blend(za, zb, weights, [2, 3], out=out) is out
+    np.testing.assert_array_equal(out, grid)
+    za = za[None].copy()
+    blend(za, zb[None], weights[1], [2, 3], out=za)
+    np.testing.assert_array_equal(za[0], grid[1])
+
+
+def test_gram_and_blend_errors_name_the_argument():
+    z, f = np.zeros((2, 5, 3, 3), np.float32), np.zeros((2, 5, 9), np.float32)
+    for call, message in [
+        (lambda: gram(f.astype(int)), r"f: got int64 \[2, 5, 9\], expected float32"),
+        (lambda: gram(f[0]), r"f: got float32 \[5, 9\]"),
+        (lambda: gram(f[:, :, :0]), r"f: got float32 \[2, 5, 0\].*at least one value"),
+        (lambda: gram_backward(f, f), r"g: got float32 \[2, 5, 9\], expected float32 \[2, 5, 5\]"),
+        (lambda: gram_backward(f, np.zeros((2, 5, 5))), "g: got float64"),
+        (
+            lambda: blend(z.astype(float), z, [1], [5]),
+            r"za: got float64 \[2, 5, 3, 3\], expected float32 \[N, C, h, w\]",
+        ),
+        (lambda: blend(z, z[0, 0], [1], [5]), r"zb: got float32 \[3, 3\]"),
+        (lambda: blend(z, z[:1], [1], [5]), r"zb: got shape \[1, 5, 3, 3\], expected za's \[2, 5, 3, 3\]"),
+        (
+            lambda: blend(z, z, [1, 1], [2, 2]),
+            r"parts: got \[2, 2\], 4 channels in all, expected .* sum is the latents' 5",
+        ),
+        (lambda: blend(z, z, [1, 1], [5, 0]), r"parts: got \[5, 0\]"),
+        (lambda: blend(z, z, [1, 1], [2.5, 2.5]), r"parts: got \[2.5, 2.5\], expected channel counts"),
+        (lambda: blend(z, z, [1], [2, 3]), r"weights: got int64 \[1\], expected numbers \[2\] or \[2, 2\]"),
+        (
+            lambda: blend(z, z, np.ones((3, 2)), [2, 3]),
+            r"weights: got float64 \[3, 2\], expected numbers \[2\] or \[2, 2\]",
+        ),
+        (lambda: blend(z, z, ["a", "b"], [2, 3]), "weights: got <U1"),
+        (
+            lambda: blend(z, z, [1, 0], [2, 3], out=z[:1]),
+            r"out: got float32 \[1, 5, 3, 3\], expected a writable float32",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
             call()

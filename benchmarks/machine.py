@@ -1,0 +1,58 @@
+"""What a figure depends on: the processor, its cores and instruction set, the versions of everything compared."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import cpp_ext
+
+PACKAGES = (
+    "numpy",
+    "torch",
+    "scikit-image",
+    "frame-analytics",
+    "fast-ssim",
+    "pytorch-msssim",
+    "torchmetrics",
+    "onnxruntime",
+    "pybullet",
+)
+
+
+def describe() -> dict[str, Any]:
+    """This machine, as it goes into the JSON."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "cores_usable": usable_cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "isa": cpp_ext.isa(),
+        "versions": {name: version for name in PACKAGES if (version := installed(name))},
+    }
+
+
+def installed(package: str) -> str | None:
+    """Its version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name as Linux knows it, or what Python knows elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
