@@ -29,6 +29,7 @@ def describe() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "cores_usable": usable_cores(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # how busy others kept it before
         "system": platform.platform(),
         "python": platform.python_version(),
         "isa": cpp_ext.isa(),

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 ROBOT = """<robot name="arm"><link name="base"/>
 <link name="upper"><visual><origin xyz="0 0 .15"/><geometry><box size=".05 .05 .3"/></geometry></visual></link>
 <link name="lower"><visual><origin xyz="0 0 .1"/><geometry><box size=".04 .04 .2"/></geometry></visual></link>
@@ -21,8 +22,8 @@ SHORT = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands(package: str) -> list[list[str]]:
@@ -47,11 +48,19 @@ def folder(tmp_path, monkeypatch):
 
 def test_python(folder):
     pytest.importorskip("onnxruntime")
-    (code,) = blocks("python")
     names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
     assert names["images"].shape == (64, 80, 80, 3)
     assert names["images"].std() > 10
+    assert names["scores"].shape == (100,)
+
+
+def test_python_of_the_kernels():
+    (code,) = blocks("python", (ROOT / "cpp_ext" / "README.md").read_text())
+    names: dict = {}
+    exec(compile(code, "cpp_ext/README.md", "exec"), names)
+    assert names["latents"].shape == (6, 1024, 4, 4)
 
 
 def test_runtime_commands(folder, capsys):

@@ -5,21 +5,34 @@
 //   2 ma mb = (mS^2 - mD^2) / 2       ma^2 + mb^2 = (mS^2 + mD^2) / 2
 //   2 cov   = (vS - vD) / 2           va + vb     = (vS + vD) / 2
 // so  SSIM = (tS - mD^2) (u - vD) / ((tS + mD^2) (u + vD)),  tS = mS^2 + 2 C1,  u = vS + 2 C2,
-// which is exactly 1 where a = b. Rows of S and D wait in a ring until a block of kRows rows of results can be made: the
-// vertical pass filters S, D, S^2, D^2 into a block buffer, the horizontal pass ends in the scores. Where channels lie
-// side by side in memory, a row holds them all and only the horizontal taps know: they are `step` elements apart.
+// which is exactly 1 where a = b. Rows of S and D wait in a ring until a block of kRows rows of results can be made:
+// the vertical pass filters S, D, S^2, D^2 into a block buffer, the horizontal pass ends in the scores. Where channels
+// lie side by side in memory, a row holds them all and only the horizontal taps know: they are `step` elements apart.
 #include "cpu/ssim_filter.h"
 #include "cpu/ssim_rows.h"
 
 namespace awase::cpu::AWASE_ISA {
 namespace {
 
+// Sum of every step-th of the first `width` columns, in several chains of additions.
+template <class Number>
+double total(const Number *columns, int width, int step) {
+  constexpr int kChains = 8;
+  double sum[kChains] = {};
+  int c = 0;
+  for (; c + (kChains - 1) * step < width; c += kChains * step)
+    for (int k = 0; k < kChains; ++k) sum[k] += double(columns[c + k * step]);
+  for (; c < width; c += step) sum[0] += double(columns[c]);
+  for (int k = 1; k < kChains; ++k) sum[0] += sum[k];
+  return sum[0];
+}
+
 template <class R, class Window>
 struct Kernel {
   static constexpr int kLanes = lanes<R>;
   static constexpr int kRing = kRows + Window::reach;
 
-  const SsimPiece &piece, &next_piece;
+  const SsimPiece piece, &next_piece;  // a copy: no store through a pointer can change it
   const int height, width;    // of the scores, in elements
   const int padded;           // elements of a row that are read, in whole vectors
   const int64_t pitch;        // from row to row of scratch memory
@@ -101,8 +114,8 @@ struct Kernel {
     return fma(divisor, Vec<R>{}, result);  // an overflow must not look like a score of 0
   }
 
-  // Scores of a row of the block. The block's first row also gives the estimate of the error. Meanwhile row `ahead`, which
-  // the next block or the next piece will need, is fetched.
+  // Scores of a row of the block. The block's first row also gives the estimate of the error. Meanwhile row `ahead`,
+  // which the next block or the next piece will need, is fetched.
   template <int kStep, bool first>
   AWASE_INLINE void horizontal(const R *row, int y, int ahead) const {
     const Ahead row_ahead = ahead < piece.height ? Ahead(piece, ahead) : Ahead(next_piece, ahead - piece.height);
@@ -128,7 +141,7 @@ struct Kernel {
   }
 
   template <int kStep>
-  void run() const {
+  AWASE_INLINE void run() const {
     piece.bytes ? find_centre<R, uint8_t>(piece, padded, centre) : find_centre<R, float>(piece, padded, centre);
     prefetch_grid(next_piece);
     int loaded = 0, blocks = 0;
@@ -149,24 +162,12 @@ struct Kernel {
       for (int r = 1; r < count; ++r) horizontal<kStep, false>(block + 4 * r * pitch, first + r, loaded + r);
       for (int c = 0; c < width; ++c) sums[c] += double(partial[c]);
     }
-    const double share = 2 * 0x1p-24 / (double(blocks) * (width / piece.step));
+    const double eps = piece.bytes && !piece.gaussian ? 0x1p-25 : 0x1p-24;  // window sums of bytes are exact
+    const double share = 2 * eps / (double(blocks) * (width / piece.step));
     for (int k = 0; k < piece.step; ++k) {
-      piece.sums[k] = total(sums, k);
-      if (sizeof(R) == sizeof(float)) piece.errors[k] = share * total(errors, k);
+      piece.sums[k] = total(sums + k, width - k, piece.step);
+      if (sizeof(R) == sizeof(float)) piece.errors[k] = share * total(errors + k, width - k, piece.step);
     }
-  }
-
-  // Sum of a channel's columns, in several chains of additions.
-  template <class Number>
-  double total(const Number *columns, int channel) const {
-    constexpr int kChains = 8;
-    double sum[kChains] = {};
-    int c = channel;
-    for (; c + (kChains - 1) * piece.step < width; c += kChains * piece.step)
-      for (int k = 0; k < kChains; ++k) sum[k] += double(columns[c + k * piece.step]);
-    for (; c < width; c += piece.step) sum[0] += double(columns[c]);
-    for (int k = 1; k < kChains; ++k) sum[0] += sum[k];
-    return sum[0];
   }
 };
 

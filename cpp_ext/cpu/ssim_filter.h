@@ -1,7 +1,8 @@
 // The two windows of SSIM as separable filters over rows of floats: for files compiled for each instruction set.
 //
 // Taps are symmetric, so opposite rows (and columns) are added before they are weighted: 5 additions and 6 products
-// instead of 11 products, the smallest first, for the least rounding. The vertical pass holds all rows that kRows results need in registers.
+// instead of 11 products, the smallest first, for the least rounding. The vertical pass holds all rows that kRows
+// results need in registers.
 #pragma once
 
 #include "cpu/simd.h"
@@ -58,7 +59,11 @@ struct Gaussian {
     Vec<R> even, odd;
   };
   template <int kStep>
+#if defined(__AVX2__) || defined(__aarch64__)
   static constexpr bool kPhased = kStep > 0 && sizeof(R) == sizeof(float);
+#else
+  static constexpr bool kPhased = false;
+#endif
 
   template <int kStep>
   AWASE_INLINE Part begin(const R *p, int64_t step) const {
@@ -85,8 +90,8 @@ struct Gaussian {
   }
 
  private:
-  // Read where it lies, or shifted out of two aligned vectors where that is cheaper (measured): a mixture that keeps the
-  // load and the shuffle units equally busy.
+  // Read where it lies, or shifted out of two aligned vectors where that is cheaper (measured): a mixture that keeps
+  // the load and the shuffle units equally busy.
   template <int offset>
   AWASE_INLINE static Vec<R> tap(const R *p) {
     constexpr int n = lanes<float>, skip = offset % n;

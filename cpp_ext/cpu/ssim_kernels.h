@@ -13,9 +13,9 @@ namespace awase::cpu {
 constexpr int kPieceRows = 128;
 constexpr int kPieceWidth = 1024;
 
-// A piece whose estimated error in float32 is above this is computed again in float64. The estimate is pessimistic:
-// errors stay below 1e-6; photographs, renderings and noise come to 0.05e-6 .. 1.2e-6.
-constexpr double kSsimErrorLimit = 1.5e-6;
+// A piece whose estimated error in float32 is above this is computed again in float64. Errors then stay
+// below 1e-6; estimates come to 0.05e-6 for noise, and 0.3e-6 .. 1.2e-6 for photographs and renderings.
+constexpr double ssim_error_limit(bool gaussian) { return gaussian ? 1.5e-6 : 0.9e-6; }
 
 // A rectangle of one plane of pixels, in elements. `across` is 1 where the fast loads can be used.
 struct Pixels {
@@ -57,8 +57,8 @@ struct PairStrip {
   int64_t floats() const { return pitch * (height + 2 * (height - reach()) + 1); }
 };
 
-// The like of kSsimErrorLimit for pairs, which are then scored by the kernel of single images.
-constexpr double kPairErrorLimit = 0.8e-6;
+// The like of ssim_error_limit for pairs, which are then scored by the kernel of single images.
+constexpr double kPairErrorLimit = 0.5e-6;
 
 AWASE_EACH_ISA(size_t pair_scratch(const PairStrip &strip);
                // In both, `next` is what the next call will read, fetched into the cache meanwhile.

@@ -10,12 +10,12 @@ namespace {
 constexpr int kLanes = lanes<float>;
 using Floats = Vec<float>;
 
-int padded(const PairStrip &strip) { return (strip.width + kLanes - 1) / kLanes * kLanes; }
+AWASE_INLINE int padded(const PairStrip &strip) { return (strip.width + kLanes - 1) / kLanes * kLanes; }
 
 template <class Window>
 struct Filter {
   static constexpr int kRing = kRows + Window::reach;
-  const PairStrip &strip;
+  const PairStrip strip;  // a copy: no store through a pointer can change it
   const Window window;
   float *block;  // [kRows][pitch], zeros behind the padded columns
 
@@ -113,8 +113,9 @@ void moments(const PairStrip &strip, float *image, void *scratch) {
 }
 
 template <class Window>
-void score(const PairStrip &strip, const float *x, const float *y, const float *following, double *sums,
+void score(const PairStrip &given, const float *x, const float *y, const float *following, double *sums,
            void *scratch) {
+  const PairStrip strip = given;
   const Filter<Window> filter(strip, scratch);
   const int height = strip.height - Window::reach, width = strip.width - Window::reach;
   const int64_t means = strip.height * strip.pitch, variances = height * strip.pitch;

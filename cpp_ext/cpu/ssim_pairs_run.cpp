@@ -49,31 +49,28 @@ struct Sums {
 // The images of one argument that are at hand: places begin to end among its used ones.
 struct Group {
   const awase_tensor &tensor;
-  const Used used;
-  int64_t begin = 0, end = 0;
-  float *prepared = nullptr;  // [end - begin]
+  const Used &used;
+  int64_t begin, end;
 
-  Group(const awase_tensor &tensor, const int64_t *index, int64_t count) : tensor(tensor), used(index, count) {}
-  int64_t count() const { return int64_t(used.images.size()); }
+  int64_t size() const { return end - begin; }
 };
 
-struct Pairs {
-  Group a, b;
-  PairStrip strip;  // at hand
+// A strip of one plane, and all that is scored in it between two groups of images.
+struct Unit {
+  PairStrip strip;
   int64_t plane, first_row;
-  std::vector<int64_t> order;  // pairs between the groups at hand, by first image
-  std::vector<Sums> sums;      // of every pair
+  Group a, b;
+  const int64_t *order;  // [count] the pairs, by first image
+  int64_t count;
+  Sums *sums;  // [count], of this strip
+  float *prepared;  // [a.size() + b.size()]
   std::atomic<bool> out_of_memory{false};
-
-  Pairs(const awase_tensor &a, const awase_tensor &b, const int64_t *i, const int64_t *j, int64_t count)
-      : a(a, i, count), b(b, j, count), sums(size_t(count)) {}
 
   // The strip in image k of those at hand, a's before b's.
   Pixels pixels(int64_t k) const {
-    const int64_t count_a = a.end - a.begin;
-    const Group &group = k < count_a ? a : b;
+    const Group &group = k < a.size() ? a : b;
     const awase_tensor &t = group.tensor;
-    const int64_t n = group.used.images[group.begin + (k < count_a ? k : k - count_a)];
+    const int64_t n = group.used.images[group.begin + (k < a.size() ? k : k - a.size())];
     const int64_t offset = n * t.strides[0] + plane * t.strides[1] + first_row * t.strides[2];
     return {static_cast<const char *>(t.data) + offset * (strip.bytes ? 1 : 4), t.strides[2], t.strides[3]};
   }
@@ -88,9 +85,7 @@ struct Pairs {
     for (int64_t k = begin; k < end; ++k) {
       const Pixels here = next;
       if (k + 1 < end) next = pixels(k + 1);
-      const int64_t count_a = a.end - a.begin;
-      float *image = k < count_a ? a.prepared + k * strip.floats() : b.prepared + (k - count_a) * strip.floats();
-      prepare(strip, here, next, image, scratch.get());
+      prepare(strip, here, next, prepared + k * strip.floats(), scratch.get());
     }
   }
 
@@ -100,86 +95,126 @@ struct Pairs {
       out_of_memory = true;
       return;
     }
-    const auto image = [&](const Group &group, int64_t m) {
-      return group.prepared + (group.used.place[m] - group.begin) * strip.floats();
-    };
+    const auto image_a = [&](int64_t m) { return prepared + (a.used.place[m] - a.begin) * strip.floats(); };
+    const auto image_b = [&](int64_t m) { return prepared + (a.size() + b.used.place[m] - b.begin) * strip.floats(); };
     for (int64_t k = begin; k < end; ++k) {
       const int64_t m = order[k], next = order[k + 1 < end ? k + 1 : k];
-      score(strip, image(a, m), image(b, m), image(b, next), sums[m].value, scratch.get());
+      sums[k] = {};
+      score(strip, image_a(m), image_b(m), image_b(next), sums[k].value, scratch.get());
     }
   }
 
-  // Scores the pairs between the groups, all planes and strips of them.
-  void score_groups(int64_t planes, int64_t height) {
-    for (plane = 0; plane < planes; ++plane)
-      for (first_row = 0; first_row < height - strip.reach(); first_row += kStripRows) {
-        strip.height = int(std::min<int64_t>(kStripRows, height - strip.reach() - first_row)) + strip.reach();
-        const int64_t grain = 50000 / (strip.pitch * strip.height);
-        parallel(
-            a.end - a.begin + b.end - b.begin, grain,
-            [](void *pairs, int64_t begin, int64_t end) { static_cast<Pairs *>(pairs)->prepare_some(begin, end); },
-            this);
-        if (out_of_memory) throw std::bad_alloc();
-        parallel(
-            int64_t(order.size()), 2 * grain,
-            [](void *pairs, int64_t begin, int64_t end) { static_cast<Pairs *>(pairs)->score_some(begin, end); }, this);
-        if (out_of_memory) throw std::bad_alloc();
-      }
-  }
-
-  void run(int64_t planes, int64_t height) {
-    strip.height = kStripRows + strip.reach();
-    // Half of the memory for the images of a, half for those of b; at least one each.
-    const int64_t image_bytes = strip.floats() * int64_t(sizeof(float));
-    const int64_t size = std::max<int64_t>(1, kMemory / 2 / image_bytes);
-    const Memory memory_a = allocate(size_t(std::min(size, a.count()) * image_bytes));
-    const Memory memory_b = allocate(size_t(std::min(size, b.count()) * image_bytes));
-    if (!memory_a || !memory_b) throw std::bad_alloc();
-    a.prepared = static_cast<float *>(memory_a.get());
-    b.prepared = static_cast<float *>(memory_b.get());
-
-    using Key = std::array<int64_t, 4>;  // group of a, group of b, place in a, place in b
-    const auto key = [&](int64_t m) {
-      return Key{a.used.place[m] / size, b.used.place[m] / size, a.used.place[m], b.used.place[m]};
-    };
-    std::vector<int64_t> sorted(sums.size());
-    std::iota(sorted.begin(), sorted.end(), 0);
-    std::stable_sort(sorted.begin(), sorted.end(), [&](int64_t m, int64_t n) { return key(m) < key(n); });
-    for (size_t k = 0; k < sorted.size();) {
-      const Key here = key(sorted[k]);
-      order.clear();
-      for (; k < sorted.size() && key(sorted[k])[0] == here[0] && key(sorted[k])[1] == here[1]; ++k)
-        order.push_back(sorted[k]);
-      a.begin = here[0] * size;
-      a.end = std::min(a.count(), a.begin + size);
-      b.begin = here[1] * size;
-      b.end = std::min(b.count(), b.begin + size);
-      score_groups(planes, height);
-    }
+  void run() {
+    const int64_t grain = 50000 / (strip.pitch * strip.height);
+    parallel(
+        a.size() + b.size(), grain,
+        [](void *unit, int64_t begin, int64_t end) { static_cast<Unit *>(unit)->prepare_some(begin, end); }, this);
+    if (out_of_memory) return;
+    parallel(
+        count, 2 * grain,
+        [](void *unit, int64_t begin, int64_t end) { static_cast<Unit *>(unit)->score_some(begin, end); }, this);
   }
 };
+
+// All strips of all planes, for the pairs between two groups of images.
+struct Block {
+  PairStrip strip;
+  int64_t height;        // of the images
+  int64_t strips, units;  // strips of a plane, of all planes
+  Group a, b;
+  const int64_t *order;
+  int64_t count;
+  std::vector<Sums> sums;  // [units, count]
+  std::atomic<bool> out_of_memory{false};
+
+  void run_some(int64_t begin, int64_t end) {
+    const Memory prepared = allocate(size_t((a.size() + b.size()) * strip.floats()) * sizeof(float));
+    for (int64_t k = begin; k < end && !out_of_memory; ++k) {
+      const int64_t first_row = k % strips * kStripRows;
+      Unit unit{strip, k / strips, first_row, a, b, order, count, sums.data() + k * count,
+                static_cast<float *>(prepared.get()), {}};
+      unit.strip.height = int(std::min<int64_t>(kStripRows, height - strip.reach() - first_row)) + strip.reach();
+      if (prepared) unit.run();
+      if (!prepared || unit.out_of_memory) out_of_memory = true;
+    }
+  }
+
+  // Adds the sums of each pair to total[pair]. Where there are strips enough, each thread takes whole ones, so that none
+  // waits for another and images prepared stay in its own cache; else all threads work on one strip. The bits are the
+  // same.
+  void run(Sums *total) {
+    sums.resize(size_t(units * count));
+    if (units >= 2 * threads())
+      parallel(
+          units, 1,
+          [](void *block, int64_t begin, int64_t end) { static_cast<Block *>(block)->run_some(begin, end); }, this);
+    else
+      run_some(0, units);
+    if (out_of_memory) throw std::bad_alloc();
+    for (int64_t k = 0; k < units; ++k)
+      for (int64_t m = 0; m < count; ++m)
+        for (int v = 0; v < 3; ++v) total[order[m]].value[v] += sums[k * count + m].value[v];
+  }
+};
+
+void score_all(const PairStrip &strip, const awase_tensor &a, const awase_tensor &b, const int64_t *i, const int64_t *j,
+               int64_t count, Sums *total) {
+  const Used used_a(i, count), used_b(j, count);
+  const int64_t size_a = int64_t(used_a.images.size()), size_b = int64_t(used_b.images.size());
+  const int64_t strips = (a.shape[2] - strip.reach() + kStripRows - 1) / kStripRows, units = strips * a.shape[1];
+  // Half of the memory for the images of a, half for those of b; at least one each.
+  PairStrip whole = strip;
+  whole.height = kStripRows + strip.reach();
+  const int64_t image_bytes = whole.floats() * int64_t(sizeof(float)) * threads();
+  const int64_t size = std::max<int64_t>(1, kMemory / 2 / image_bytes);
+  const int64_t most = std::max<int64_t>(1024, kMemory / 4 / (units * int64_t(sizeof(Sums))));
+
+  using Key = std::array<int64_t, 4>;  // group of a, group of b, place in a, place in b
+  const auto key = [&](int64_t m) {
+    return Key{used_a.place[m] / size, used_b.place[m] / size, used_a.place[m], used_b.place[m]};
+  };
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t m, int64_t n) { return key(m) < key(n); });
+  for (int64_t begin = 0, end; begin < count; begin = end) {
+    const Key here = key(order[begin]);
+    for (end = begin; end < count && end - begin < most; ++end)
+      if (key(order[end])[0] != here[0] || key(order[end])[1] != here[1]) break;
+    Block block{whole,
+                a.shape[2],
+                strips,
+                units,
+                {a, used_a, here[0] * size, std::min(size_a, (here[0] + 1) * size)},
+                {b, used_b, here[1] * size, std::min(size_b, (here[1] + 1) * size)},
+                order.data() + begin,
+                end - begin,
+                {},
+                {}};
+    block.run(total);
+  }
+}
 
 }  // namespace
 
 void ssim_pairs(const awase_tensor &a, const awase_tensor &b, const int64_t *i, const int64_t *j, int64_t count,
                 awase_window window, double data_range, const awase_tensor &scores) {
   if (count == 0 || a.shape[1] == 0) return;
-  Pairs pairs(a, b, i, j, count);
-  PairStrip &strip = pairs.strip;
+  std::vector<Sums> sums(static_cast<size_t>(count));
+  PairStrip strip{};
   strip.bytes = a.dtype == AWASE_UINT8;
   strip.gaussian = window == AWASE_GAUSSIAN;
   strip.width = int(a.shape[3]);
   strip.data_range = data_range;
   strip.pitch = (strip.width + 15) / 16 * 16 + 32;
   const bool float32 = data_range >= 1e-6 && data_range <= 1e6;
-  if (float32) pairs.run(a.shape[1], a.shape[2]);
+  if (float32) score_all(strip, a, b, i, j, count, sums.data());
 
   // What float32 cannot be trusted with is scored again (see ssim_run.cpp).
   std::vector<int64_t> again;
   const double pixels = double(a.shape[2] - strip.reach()) * double(a.shape[3] - strip.reach()) * double(a.shape[1]);
   double *out = static_cast<double *>(scores.data);
   for (int64_t m = 0; m < count; ++m) {
-    const double *s = pairs.sums[m].value;
+    const double *s = sums[m].value;
     out[m * scores.strides[0]] = s[0] / pixels;
     if (!float32 || !std::isfinite(s[0] + s[1]) || !(s[1] / s[2] <= kPairErrorLimit)) again.push_back(m);
   }

@@ -56,7 +56,7 @@ AWASE_INLINE void prefetch_grid(const SsimPiece &p) {
 }
 
 template <class R, class T>
-void find_centre(const SsimPiece &p, int padded, const Centre<R> &centre) {
+void find_centre(const SsimPiece &p, int padded, Centre<R> centre) {
   for (int channel = 0; channel < p.step; ++channel) {
     double sum = 0, difference = 0;
     for (int y = 0; y < kGrid; ++y)
@@ -81,7 +81,7 @@ void find_centre(const SsimPiece &p, int padded, const Centre<R> &centre) {
 
 // Row `row` of S and D; the columns from width to padded become 0.
 template <class R, class T>
-void load_row(const SsimPiece &p, int row, const Centre<R> &centre, int padded, R *sum, R *difference) {
+void load_row(const SsimPiece &p, int row, Centre<R> centre, int padded, R *sum, R *difference) {
   int c = 0;
   if constexpr (sizeof(R) == sizeof(float)) {
     if (p.a.across == 1 && p.b.across == 1) {

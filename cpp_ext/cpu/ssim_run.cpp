@@ -1,5 +1,5 @@
-// SSIM of a batch: cut into pieces whose shapes depend on the images alone, so that neither the number of threads nor the
-// rest of the batch changes a bit of a result.
+// SSIM of a batch: cut into pieces whose shapes depend on the images alone, so that neither the number of threads nor
+// the rest of the batch changes a bit of a result.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -47,8 +47,8 @@ struct Batch {
   std::vector<double> sums;  // [N, planes, down, across, step]
   std::atomic<bool> out_of_memory{false};
 
-  Batch(const awase_tensor &a, const awase_tensor &b, const awase_tensor *map, bool gaussian, bool per_channel, bool exact,
-        double data_range)
+  Batch(const awase_tensor &a, const awase_tensor &b, const awase_tensor *map, bool gaussian, bool per_channel,
+        bool exact, double data_range)
       : a(a),
         b(b),
         map(map),
@@ -67,7 +67,8 @@ struct Batch {
 
   SsimPiece piece(int64_t index) const {
     const int64_t x = index % across.count, y = index / across.count % down.count;
-    const int64_t plane = index / (across.count * down.count) % planes, n = index / (across.count * down.count * planes);
+    const int64_t plane = index / (across.count * down.count) % planes;
+    const int64_t n = index / (across.count * down.count * planes);
     SsimPiece p{};
     p.bytes = a.dtype == AWASE_UINT8;
     p.gaussian = gaussian;
@@ -124,7 +125,7 @@ struct Batch {
       worst = std::max(worst, p.errors[k]);
       sum += p.sums[k];
     }
-    return std::isfinite(sum + mean) && (per_channel ? worst : mean) <= kSsimErrorLimit;
+    return std::isfinite(sum + mean) && (per_channel ? worst : mean) <= ssim_error_limit(p.gaussian);
   }
 };
 
