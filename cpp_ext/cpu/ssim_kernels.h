@@ -15,7 +15,7 @@ constexpr int kPieceWidth = 1024;
 
 // A piece whose estimated error in float32 is above this is computed again in float64. Errors then stay
 // below 1e-6; estimates come to 0.05e-6 for noise, and 0.3e-6 .. 1.2e-6 for photographs and renderings.
-constexpr double ssim_error_limit(bool gaussian) { return gaussian ? 1.5e-6 : 0.9e-6; }
+constexpr double ssim_error_limit(bool gaussian) { return gaussian ? 1.5e-6 : 0.8e-6; }
 
 // A rectangle of one plane of pixels, in elements. `across` is 1 where the fast loads can be used.
 struct Pixels {
