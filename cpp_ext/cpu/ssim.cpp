@@ -14,6 +14,12 @@
 namespace awase::cpu::AWASE_ISA {
 namespace {
 
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr double kEps = 0x1p-24;
+#else
+constexpr double kEps = 0x1p-23;  // products are rounded before they are added
+#endif
+
 // Sum of every step-th of the first `width` columns, in several chains of additions.
 template <class Number>
 double total(const Number *columns, int width, int step) {
@@ -162,7 +168,7 @@ struct Kernel {
       for (int r = 1; r < count; ++r) horizontal<kStep, false>(block + 4 * r * pitch, first + r, loaded + r);
       for (int c = 0; c < width; ++c) sums[c] += double(partial[c]);
     }
-    const double eps = piece.bytes && !piece.gaussian ? 0x1p-25 : 0x1p-24;  // window sums of bytes are exact
+    const double eps = kEps / (piece.bytes && !piece.gaussian ? 2 : 1);  // window sums of bytes are exact
     const double share = 2 * eps / (double(blocks) * (width / piece.step));
     for (int k = 0; k < piece.step; ++k) {
       piece.sums[k] = total(sums + k, width - k, piece.step);

@@ -1,22 +1,8 @@
 import numpy as np
 import pytest
+from instruction_sets import sets
 
 import cpp_ext
-
-
-def sets():
-    """The instruction sets that this machine can run."""
-    if not cpp_ext.compiled():
-        return []
-    found = []
-    for name in ("avx512", "avx2", "neon", "baseline"):
-        try:
-            cpp_ext.set_isa(name)
-        except ValueError:
-            continue
-        found.append(name)
-    cpp_ext.set_isa("")
-    return found
 
 
 def pytest_generate_tests(metafunc):

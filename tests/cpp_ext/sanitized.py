@@ -1,6 +1,8 @@
-"""The CUDA kernels, compiled for the CPU, against the reference twins. Run by test_emulated.py in a process apart.
+"""The kernels, compiled with sanitizers, against the reference twins. Run by test_sanitized.py in a process apart.
 
-    python emulated.py LIBRARY      AWASE_EMULATE_ORDER=reverse in the environment turns the order of threads round
+    python sanitized.py LIBRARY cuda      the CUDA kernels, compiled for the CPU; AWASE_EMULATE_ORDER=reverse in the
+                                          environment turns the order of threads round
+    python sanitized.py LIBRARY cpu       the CPU's, with the instruction set that AWASE_ISA names
 
 Prints a JSON object: for each operation, how many comparisons were made, what failed, and a digest of all results.
 """
@@ -39,7 +41,10 @@ UNIFORM, GAUSSIAN = 0, 1
 WINDOWS = {"uniform": UNIFORM, "gaussian": GAUSSIAN}
 
 
-def tensor(array, device=0):
+DEVICE = {"cuda": 0, "cpu": -1}[sys.argv[2]]
+
+
+def tensor(array, device=DEVICE):
     """A pointer to an awase_tensor over the array's memory; None stays a null pointer."""
     if array is None:
         return None
@@ -52,6 +57,8 @@ def tensor(array, device=0):
     )
 
 
+HALF = np.float16 if DEVICE == 0 else np.float32  # only CUDA takes it
+BITS = 0.0 if DEVICE == 0 else 1e-6  # CUDA: the same bits from any strides, and from pairs as from ssim
 library = ctypes.CDLL(sys.argv[1])
 library.awase_last_error.restype = ctypes.c_char_p
 
@@ -139,7 +146,7 @@ def test_ssim(check):
     for window, least in (("gaussian", 11), ("uniform", 7)):
         sizes = [(least, least), (least + 1, least + 9), (33, 20), (64, 80), (80, 80), (21, 256), (19, 300)]
         for height, width in sizes:
-            dtype, data_range = [(np.float32, 1.0), (np.uint8, 255.0), (np.float16, 2.0)][(height + width) % 3]
+            dtype, data_range = [(np.float32, 1.0), (np.uint8, 255.0), (HALF, 2.0)][(height + width) % 3]
             a, b = images((2, 3, height, width), dtype, data_range), images((2, 3, height, width), dtype, data_range)
             b[0] = a[0]
             scores, *_ = check_ssim(check, "random", a, b, window, data_range)
@@ -227,7 +234,7 @@ def test_ssim_pairs(check):
             wanted = reference.ssim_pairs(a, b, i, j, window=window, data_range=data_range, layout="NCHW")
             check.near(f"pairs {window} {dtype}", scores, wanted, 1e-6)
             check.same(f"identical pair {window}", scores[3], 1.0)
-            check.same("like ssim", scores, run_ssim(a[i], b[j], window, data_range, ["scores"])[0])
+            check.near("like ssim", scores, run_ssim(a[i], b[j], window, data_range, ["scores"])[0], BITS)
     small = images((5, 1, 7, 7), np.uint8, 255)
     i, j = rng.integers(0, 5, 700), rng.integers(0, 5, 700)  # more than one upload
     scores = np.full(700, -7.0)
@@ -260,7 +267,7 @@ def test_gram(check):
             out = strided(np.zeros_like(plain), order, 3, flip)
             wanted = plain if 2 not in flip else run_gram(np.ascontiguousarray(f[..., ::-1]))[..., ::1]
             view = strided(f, order, 1, ()) if 2 not in flip else f[..., ::-1]
-            check.same(f"gram {shape} {order}", run_gram(view, out), wanted)
+            check.near(f"gram {shape} {order}", run_gram(view, out), wanted, BITS, scale)
     long = np.abs(rng.standard_normal((1, 2, 70000))).astype(np.float32)
     exact = np.einsum("nik,njk->nij", *[long.astype(np.float64)] * 2) / (2 * 70000)
     check.near("long sums", run_gram(long), exact, 2e-6, exact.max())
@@ -312,9 +319,9 @@ def test_blend(check):
             size = np.max(np.abs(wanted[np.isfinite(wanted)]), initial=1)
         results = [
             run_blend(za, zb, weights, parts, np.full_like(wanted, -7)),
-            run_blend(za, zb, weights, parts, np.full_like(wanted, -7), 0),
+            run_blend(za, zb, weights, parts, np.full_like(wanted, -7), DEVICE),
             run_blend(za, zb, strided(weights, (1, 0), 1, (1,)), parts, np.full_like(wanted, -7)),
-            run_blend(za, zb, strided(weights, (1, 0), 1, (1,)), parts, np.full_like(wanted, -7), 0),
+            run_blend(za, zb, strided(weights, (1, 0), 1, (1,)), parts, np.full_like(wanted, -7), DEVICE),
             run_blend(strided(za, (2, 3, 0, 1)), strided(zb, (0, 1, 2, 3), 3, (2,)), weights, parts,
                       strided(wanted, (3, 2, 1, 0), 1, (1,))),
         ]  # fmt: skip
@@ -351,7 +358,7 @@ def test_noise(check):
 
 def test_frames(check):
     for shape in [(2, 3, 8, 8), (1, 1, 5, 7), (3, 4, 40, 41), (1, 2, 1, 4), (2, 3, 33, 65), (1, 5, 6, 6), (0, 3, 4, 4)]:
-        for dtype in (np.float32, np.float16):
+        for dtype in (np.float32, HALF):
             x = rng.uniform(-1.3, 1.3, shape).astype(dtype)
             if x.size:
                 x[..., 0, 0], x[..., -1, -1] = np.nan, np.inf
@@ -377,7 +384,7 @@ def test_frames(check):
 def test_devices(check):
     count = ctypes.c_int(0)
     check.same("status", library.awase_cuda_devices(ctypes.byref(count)), 0)
-    check.same("devices", count.value, 1)
+    check.same("devices", count.value, 1)  # emulated
 
 
 if __name__ == "__main__":
