@@ -130,14 +130,31 @@ bool Tensor::from_buffer(const char *name, nb::handle array, Access access) {
   return true;
 }
 
+// PyTorch's own function to give a tensor by DLPack, without the detours of Tensor.__dlpack__; null for other arrays.
+nb::handle torch_to_dlpack(nb::handle array) {
+  static nb::handle function, type;  // PyTorch is not unloaded before the process ends
+  if (!function.is_valid()) {
+    const nb::dict loaded = nb::cast<nb::dict>(nb::module_::import_("sys").attr("modules"));
+    if (!loaded.contains("torch.utils.dlpack")) return {};
+    type = nb::object(nb::object(loaded["torch"]).attr("Tensor")).release();
+    function = nb::object(nb::object(loaded["torch.utils.dlpack"]).attr("to_dlpack")).release();
+  }
+  const bool tensor = PyType_IsSubtype(Py_TYPE(array.ptr()), reinterpret_cast<PyTypeObject *>(type.ptr()));
+  return tensor ? function : nb::handle();
+}
+
 bool Tensor::from_dlpack(const char *name, nb::handle array) {
   if (!nb::hasattr(array, "__dlpack__") || !nb::hasattr(array, "__dlpack_device__")) return false;
   try {
-    const nb::tuple place = nb::cast<nb::tuple>(array.attr("__dlpack_device__")());
-    const int kind = nb::cast<int>(nb::int_(place[0]));
-    // Stream -1: no synchronising; the caller's own stream is what the kernels are put on.
-    capsule_ = kind == kCuda || kind == kManaged ? nb::object(array.attr("__dlpack__")(nb::arg("stream") = -1))
-                                                 : nb::object(array.attr("__dlpack__")());
+    if (const nb::handle to_dlpack = torch_to_dlpack(array); to_dlpack.is_valid()) {
+      capsule_ = to_dlpack(array);
+    } else {
+      const nb::tuple place = nb::cast<nb::tuple>(array.attr("__dlpack_device__")());
+      const int kind = nb::cast<int>(nb::int_(place[0]));
+      // Stream -1: no synchronising; the caller's own stream is what the kernels are put on.
+      capsule_ = kind == kCuda || kind == kManaged ? nb::object(array.attr("__dlpack__")(nb::arg("stream") = -1))
+                                                   : nb::object(array.attr("__dlpack__")());
+    }
   } catch (nb::python_error &error) {
     refuse(name, text(error.value()), "an array that DLPack can pass on");
   }
