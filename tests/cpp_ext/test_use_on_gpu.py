@@ -9,7 +9,8 @@ import cpp_ext
 from cpp_ext import reference
 
 torch = pytest.importorskip("torch")
-DEVICE = "cuda"
+from on_gpu import DEVICE, back, exact_ssim, floats, pictures, range_of, relative, there  # noqa: E402
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that works with PyTorch"),
@@ -19,39 +20,6 @@ needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two 
 needs_allocator = pytest.mark.skipif(
     bool(os.environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING")), reason="CUDA graphs need PyTorch's caching allocator"
 )
-
-
-def there(array):
-    return torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE)
-
-
-def back(tensor):
-    return tensor.cpu().numpy()
-
-
-def pictures(shape, dtype, seed=0):
-    """Images [N, H, W, C] with values to 255 (uint8) or 1."""
-    x = np.random.default_rng(seed).random(shape)
-    return (x * 255).astype(np.uint8) if dtype == "uint8" else x.astype(dtype)
-
-
-def floats(shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def exact_ssim(a, b, **options):
-    """The twin in float64 (uint8 stays)."""
-    return reference.ssim(*(x if x.dtype == np.uint8 else x.astype(np.float64) for x in (a, b)), **options)
-
-
-def relative(value, expected):
-    """Largest error by the largest value."""
-    assert value.shape == expected.shape
-    return np.abs(value - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30)
-
-
-def range_of(dtype):
-    return 255.0 if dtype == "uint8" else 1.0
 
 
 # --- size, and the same bits every time ---
