@@ -21,13 +21,14 @@ env: $(READY)
 NEW_TORCH := import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))
 
 # The library of kernels is compiled by the installation, so its sources make the environment stale.
-KERNELS := cpp_ext/CMakeLists.txt $(wildcard cpp_ext/include/awase/*.h $(foreach d,src cpu cuda bindings,cpp_ext/$(d)/*))
+KERNELS := cpp_ext/CMakeLists.txt $(wildcard cpp_ext/include/awase/*.h* $(foreach d,src cpu cuda bindings cmake engine ort_ops,cpp_ext/$(d)/*))
 
 $(READY): pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old, expected Python >= 3.11; set PYTHON=" >&2; exit 2; }
 	@if $(PYTHON) -c '$(NEW_TORCH)' 2>/dev/null; then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
 	@$(BIN)/python -c '$(NEW_TORCH)' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch==$(TORCH)
-	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,trt,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,trt,triton,dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps tensorrt-stubs  # its dependency is TensorRT itself: gigabytes
 	@touch $@
 
 demo: $(READY)

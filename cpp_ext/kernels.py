@@ -13,6 +13,7 @@ was expected. Where the library was not built, NumPy's twins in `cpp_ext.referen
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -68,6 +69,21 @@ def cuda_devices() -> int:
 def cmake_dir() -> str:
     """Folder for `-Dawase_DIR=…`, with which C and C++ projects find this library. Raises RuntimeError."""
     return str(_library().__file__).rpartition("/")[0] + "/lib/cmake/awase"
+
+
+def ort_ops() -> str:
+    """Library of custom operators for ONNX Runtime ≥ 1.20: `options.register_custom_ops_library(cpp_ext.ort_ops())`.
+
+    Domain "awase", version 1: LatentBlend, Gram and SSIM; inputs, outputs and attributes are in cpp_ext/README.md.
+    Raises RuntimeError where nothing was compiled, ValueError where only these operators were not.
+    """
+    path = str(_library().__file__).rpartition("/")[0] + "/lib/libawase_ort_ops.so"
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"ort_ops: got no {path}, expected it beside the kernels: it is built where ONNX Runtime's headers are; "
+            "set ONNXRUNTIME_ROOT to its SDK, or install npm, and pip install . again"
+        )
+    return path
 
 
 def _library() -> Any:
@@ -291,14 +307,23 @@ def noise(seed: int, first: int, count: int, dim: int, *, out: Any = None, strea
 
 
 @_or_twin
-def pack(x: Any, *, out: Any = None, stream: Any = None) -> Any:
+def pack(x: Any, *, alpha: bool = False, out: Any = None, stream: Any = None) -> Any:
     """Float32 (CUDA: also float16) [N, C, H, W] in [-1, 1] → uint8 [N, H, W, C].
 
-    round((x + 1) * 127.5), halves to even, saturating; NaN gives 0. `out`, `stream`, errors: see the module.
+    round((x + 1) * 127.5), halves to even, saturating; NaN gives 0.
+    alpha: x has 3 channels and the result is RGBA, [N, H, W, 4] with an alpha of 255.
+    `out`, `stream`, errors: see the module.
     """
     x = _array(x)
+    shape = [x.shape[axis] for axis in (0, 2, 3, 1)] if len(x.shape) == 4 else []
+    if alpha:
+        if shape[3:] != [3]:
+            raise ValueError(f"x: got {x.dtype} {list(x.shape)}, expected float32 [N, 3, H, W] with alpha")
+        shape[3] = 4
     if out is None:
-        out = empty_like(x, [x.shape[axis] for axis in (0, 2, 3, 1)] if len(x.shape) == 4 else (), "uint8")
+        out = empty_like(x, shape, "uint8")
+    elif shape and list(getattr(out, "shape", shape)) != shape:
+        raise ValueError(f"out: got {out.dtype} {list(out.shape)}, expected uint8 {shape} with alpha={alpha}")
     _library().pack(x, out, stream_of(x, stream))
     return out
 

@@ -145,16 +145,31 @@ AWASE_INLINE void open_pixels(Words pixel, float *x, int64_t plane) {
   for (int c = 0; c < C; ++c) store(x + c * plane, opened((pixel >> (8 * c)) & 255u));
 }
 
-template <int C>
+// C channels to pixels of B bytes; a fourth byte beside three channels is alpha.
+template <int C, int B = C>
 void pack_run(const float *x, int64_t plane, uint8_t *u, int64_t count) {
+  const uint32_t alpha = B > C ? 255u << 24 : 0u;
   int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes) put<C>(u + k * C, quantized_pixels<C>(x + k, plane));
+  for (; k + kLanes <= count; k += kLanes) put<B>(u + k * B, quantized_pixels<C>(x + k, plane) | alpha);
   if (k == count) return;
   float in[C * kLanes] = {};
-  uint8_t out[C * kLanes];
+  uint8_t out[B * kLanes];
   for (int c = 0; c < C; ++c) memcpy(in + c * kLanes, x + c * plane + k, size_t(count - k) * sizeof(float));
-  put<C>(out, quantized_pixels<C>(in, kLanes));
-  memcpy(u + k * C, out, size_t(count - k) * C);
+  put<B>(out, quantized_pixels<C>(in, kLanes) | alpha);
+  memcpy(u + k * B, out, size_t(count - k) * B);
+}
+
+// Three channels side by side to pixels of 4 bytes: as they are to RGB, and that to RGBA.
+void pack_run_alpha(const float *x, uint8_t *u, int64_t count) {
+  constexpr int kPixels = 64;
+  uint8_t rgb[3 * kPixels + kReads<3>] = {}, out[4 * kPixels];
+  for (int64_t start = 0; start < count; start += kPixels) {
+    const int size = count - start < kPixels ? int(count - start) : kPixels;
+    pack_run<1>(x + 3 * start, 0, rgb, 3 * size);
+    uint8_t *to = size == kPixels ? u + 4 * start : out;
+    for (int k = 0; k < size; k += kLanes) put<4>(to + 4 * k, get<3>(rgb + 3 * k) | 255u << 24);
+    if (to == out) memcpy(u + 4 * start, out, size_t(4 * size));
+  }
 }
 
 template <int C>
@@ -185,6 +200,8 @@ void pack_strided(const FramesCall &call, const float *x, uint8_t *u, int64_t co
       for (int k = 0; k < size; ++k) u[c * call.u.c + (start + k) * call.u.w] = out[k];
     }
   }
+  if (!call.alpha) return;
+  for (int64_t k = 0; k < count; ++k) u[call.channels * call.u.c + k * call.u.w] = 255;
 }
 
 void unpack_strided(const FramesCall &call, const uint8_t *u, float *x, int64_t count) {
@@ -219,9 +236,9 @@ void pack(const FramesCall &call, int64_t begin, int64_t end) {
     const float *x = call.floats + at;
     uint8_t *u = call.bytes + to;
     switch (call.planes) {
-      case 1: return pack_run<1>(x, 0, u, count * call.values);
+      case 1: return call.alpha ? pack_run_alpha(x, u, count) : pack_run<1>(x, 0, u, count * call.values);
       case 2: return pack_run<2>(x, call.x.c, u, count);
-      case 3: return pack_run<3>(x, call.x.c, u, count);
+      case 3: return call.alpha ? pack_run<3, 4>(x, call.x.c, u, count) : pack_run<3>(x, call.x.c, u, count);
       case 4: return pack_run<4>(x, call.x.c, u, count);
       default: return pack_strided(call, x, u, count);
     }

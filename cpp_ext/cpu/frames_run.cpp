@@ -20,14 +20,16 @@ FramesCall prepare(const awase_tensor &x, const awase_tensor &u) {
   call.x = {x.strides[0], x.strides[1], x.strides[2], x.strides[3]};
   call.u = {u.strides[0], u.strides[3], u.strides[1], u.strides[2]};
   call.channels = x.shape[1], call.height = x.shape[2], call.width = x.shape[3];
-  const bool pixels = (call.u.c == 1 || call.channels == 1) && (call.u.w == call.channels || call.width == 1);
+  const int64_t bytes = u.shape[3];  // of a pixel
+  call.alpha = bytes > call.channels;
+  const bool pixels = (call.u.c == 1 || bytes == 1) && (call.u.w == bytes || call.width == 1);
   const bool same = (call.x.c == 1 || call.channels == 1) && (call.x.w == call.channels || call.width == 1);
   const bool planes = (call.x.w == 1 || call.width == 1) && call.channels <= 4;
   call.planes = !pixels ? 0 : same ? 1 : planes ? int(call.channels) : 0;
   call.values = call.channels;
   // From pixel to pixel; the stride of an axis of one pixel says nothing.
   const int64_t x_step = call.planes == 0 ? call.x.w : call.planes == 1 ? call.values : 1;
-  const int64_t u_step = call.planes == 0 ? call.u.w : call.channels;
+  const int64_t u_step = call.planes == 0 ? call.u.w : bytes;
   call.joined = call.x.h == call.width * x_step && call.u.h == call.width * u_step;
   return call;
 }

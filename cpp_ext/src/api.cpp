@@ -275,7 +275,8 @@ awase_status awase_pack(const awase_tensor *x, const awase_tensor *out, void *st
     const awase_tensor &t = input("x", x, {AWASE_FLOAT32, AWASE_FLOAT16}, 4, "[N, C, H, W]");
     if (t.dtype == AWASE_FLOAT16 && t.device == AWASE_CPU)
       refuse("x", describe(t), "float32 [N, C, H, W] in host memory (float16 is for CUDA)");
-    output("out", out, AWASE_UINT8, {t.shape[0], t.shape[2], t.shape[3], t.shape[1]});
+    const bool alpha = t.shape[1] == 3 && out && out->rank == 4 && out->shape[2] == t.shape[3] && out->shape[3] == 4;
+    output("out", out, AWASE_UINT8, {t.shape[0], t.shape[2], t.shape[3], alpha ? 4 : t.shape[1]});
     same_device("out", *out, "x", t);
     apart("out", *out, "x", t);
     if (elements(t) == 0) return;

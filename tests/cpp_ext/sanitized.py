@@ -367,6 +367,12 @@ def test_frames(check):
                 for out in (np.full_like(wanted, 7), strided(np.zeros_like(wanted), (0, 3, 1, 2), 1)):
                     call("awase_pack", tensor(view), tensor(out))
                     check.same(f"pack {shape} {dtype}", out, wanted)
+            if shape[1] == 3:
+                wanted = reference.pack(x.astype(np.float32), alpha=True)
+                for view in (x, strided(x, (0, 2, 3, 1), 0), strided(x, (3, 2, 1, 0), 1, (2,))):
+                    for out in (np.full_like(wanted, 7), strided(np.zeros_like(wanted), (0, 3, 1, 2), 1)):
+                        call("awase_pack", tensor(view), tensor(out))
+                        check.same(f"pack with alpha {shape} {dtype}", out, wanted)
         u = rng.integers(0, 256, (shape[0], *shape[2:], shape[1]), np.uint8)
         wanted = reference.unpack(u)
         for view in (u, strided(u, (0, 3, 1, 2), 1), strided(u, (0, 1, 2, 3), 1, (1,))):

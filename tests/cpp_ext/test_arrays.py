@@ -224,6 +224,8 @@ def test_without_the_library_the_twins_work_after_one_warning():
             assert cpp_ext.gram(f, out=out) is out and (out == reference.gram(f)).all()
             assert (cpp_ext.noise(1, 2, 3, 4) == reference.noise(1, 2, 3, 4)).all()
             assert (cpp_ext.unpack(cpp_ext.pack(f[None])) == reference.unpack(reference.pack(f[None]))).all()
+            x = f[:1, :3].reshape(1, 3, 3, 3)
+            assert (cpp_ext.pack(x, alpha=True) == reference.pack(x, alpha=True)).all()
         assert len(seen) == 1 and "compiled kernels are not here" in str(seen[0].message), seen
         try:
             cpp_ext.cuda_devices()

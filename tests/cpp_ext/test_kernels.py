@@ -134,6 +134,22 @@ def test_blend_writes_where_it_is_told(isa):
             lambda z: cpp_ext.pack(z, out=np.empty((2, 3, 3, 9), np.uint8)),
             r"out: got uint8 .*expected uint8 \[2, 3, 3, 10\]",
         ),
+        (
+            lambda z: cpp_ext.pack(z, alpha=True),
+            r"x: got float32 \[2, 10, 3, 3\], expected float32 \[N, 3, H, W\] with alpha",
+        ),
+        (
+            lambda z: cpp_ext.pack(z[:, :3], alpha=True, out=np.empty((2, 3, 3, 3), np.uint8)),
+            r"out: got uint8 \[2, 3, 3, 3\], expected uint8 \[2, 3, 3, 4\] with alpha=True",
+        ),
+        (
+            lambda z: cpp_ext.pack(z[:, :3], out=np.empty((2, 3, 3, 4), np.uint8)),
+            r"out: got uint8 \[2, 3, 3, 4\], expected uint8 \[2, 3, 3, 3\] with alpha=False",
+        ),
+        (
+            lambda z: cpp_ext.pack(z[:, :3], alpha=True, out=np.empty((2, 3, 3, 4), np.int64)),
+            r"out: got int64 \[2, 3, 3, 4\].*expected uint8 \[2, 3, 3, 4\]",
+        ),
         (lambda z: cpp_ext.unpack(z), "u: got float32"),
         (lambda z: cpp_ext.noise(-1, 0, 1, 1), "seed: got -1"),
         (lambda z: cpp_ext.noise(0, 2**64 - 1, 2, 1), "count: got 2, expected 0 to 1"),
@@ -200,6 +216,21 @@ def test_pack_and_unpack_have_their_twins_bits(n, c, h, w, how):
     np.testing.assert_array_equal(cpp_ext.unpack(frames), reference.unpack(frames))
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(0, 3), h=st.integers(0, 30), w=st.integers(0, 70), how=st.integers(0, 2), gaps=st.booleans())
+def test_pack_with_alpha_has_its_twins_bits(n, h, w, how, gaps):
+    x = floats((n, 3, h, w)) * 0.8
+    x = [x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x[:, ::-1, :, ::-1]][how]
+    expected = reference.pack(x, alpha=True)
+    np.testing.assert_array_equal(cpp_ext.pack(x, alpha=True), expected)
+    whole = np.full((n, h, w + 2, 5 if gaps else 4), 7, np.uint8)
+    out = whole[:, :, 1:-1, -4:]
+    assert cpp_ext.pack(x, alpha=True, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    out[...] = 7
+    assert (whole == 7).all()  # nothing beside it was touched
+
+
 def test_pack_rounds_and_saturates_as_its_twin(isa):
     edges = (np.arange(-3, 260, 0.5, dtype=np.float32) / np.float32(127.5)) - 1
     near = np.concatenate([np.nextafter(edges, np.float32(k)) for k in (-9, 9)])
@@ -208,5 +239,7 @@ def test_pack_rounds_and_saturates_as_its_twin(isa):
     for channels in (1, 3, 4):
         x = np.resize(values, (1, channels, 5, len(values) // 5 * 2))
         np.testing.assert_array_equal(cpp_ext.pack(x), reference.pack(x))
+        if channels == 3:
+            np.testing.assert_array_equal(cpp_ext.pack(x, alpha=True), reference.pack(x, alpha=True))
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     np.testing.assert_array_equal(cpp_ext.pack(cpp_ext.unpack(every)), every)

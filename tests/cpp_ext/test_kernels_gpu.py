@@ -175,6 +175,11 @@ def test_pack_and_unpack(channels):
     np.testing.assert_array_equal(back(cpp_ext.pack(there(half))), reference.pack(half.astype(np.float32)))
     last = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).to(DEVICE).permute(0, 3, 1, 2)
     np.testing.assert_array_equal(back(cpp_ext.pack(last)), expected)
+    if channels == 3:
+        with_alpha = reference.pack(x, alpha=True)
+        for layout in (there(x), last, there(x)[:, :, :8, :16].contiguous()):
+            got = back(cpp_ext.pack(layout, alpha=True))
+            np.testing.assert_array_equal(got, with_alpha[:, : got.shape[1], : got.shape[2]])
     every = np.arange(256, dtype=np.uint8).repeat(channels).reshape(1, 16, 16, channels)
     np.testing.assert_array_equal(back(cpp_ext.unpack(there(every))), reference.unpack(every))
     np.testing.assert_array_equal(back(cpp_ext.pack(cpp_ext.unpack(there(every)))), every)

@@ -160,7 +160,10 @@ def test_pack_and_unpack_turn_the_axes():
     assert packed.shape == (2, 5, 4, 3) and packed.flags.c_contiguous
     back = unpack(packed)
     assert back.shape == x.shape and back.dtype == np.float32 and abs(back - x).max() <= 1 / 255 + 1e-6
-    for call in (lambda: pack(packed), lambda: unpack(x), lambda: pack(x[0])):
+    rgba = pack(x, alpha=True)
+    assert rgba.shape == (2, 5, 4, 4) and rgba.flags.c_contiguous and (rgba[..., 3] == 255).all()
+    np.testing.assert_array_equal(rgba[..., :3], packed)
+    for call in (lambda: pack(packed), lambda: unpack(x), lambda: pack(x[0]), lambda: pack(x[:, :2], alpha=True)):
         with pytest.raises(ValueError, match="expected"):
             call()
 

@@ -33,7 +33,8 @@ def run(tmp_path_factory):
     if not all(preload):
         pytest.skip("needs g++'s sanitizers (libasan, libubsan)")
     folder = tmp_path_factory.mktemp("sanitized")
-    options = ["-DAWASE_CUDA=emulate", "-DAWASE_SANITIZE=ON", "-DAWASE_PYTHON=OFF", "-DCMAKE_CXX_COMPILER=g++"]
+    options = ["-DAWASE_CUDA=emulate", "-DAWASE_SANITIZE=ON", "-DCMAKE_CXX_COMPILER=g++"]
+    options += ["-DAWASE_PYTHON=OFF", "-DAWASE_ENGINE=off"]
     for command in (
         ["cmake", "-S", SOURCE, "-B", folder, *options],
         ["cmake", "--build", folder, "--target", "awase", "--parallel", "2"],

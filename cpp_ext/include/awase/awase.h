@@ -129,7 +129,8 @@ AWASE_API awase_status awase_blend(const awase_tensor *za, const awase_tensor *z
 AWASE_API awase_status awase_noise(uint64_t seed, uint64_t first, const awase_tensor *out, void *stream);
 
 /* Frames: out = round((x + 1) * 127.5), halves to even, saturated to 0..255; NaN gives 0.
- *   x float32 (or, CUDA, float16) [N, C, H, W], out uint8 [N, H, W, C] */
+ *   x    float32 (or, CUDA, float16) [N, C, H, W]
+ *   out  uint8 [N, H, W, C]; or, for x of 3 channels, [N, H, W, 4]: RGBA with an alpha of 255 */
 AWASE_API awase_status awase_pack(const awase_tensor *x, const awase_tensor *out, void *stream);
 
 /* The way back: out = u / 127.5 - 1.   u uint8 [N, H, W, C], out float32 [N, C, H, W] */
