@@ -10,11 +10,34 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
 from benchmarks.compare import Case, Result, WrongValue, compare
+from runtime import machine
 from runtime.errors import InputError, cli
 
-NOT_SUBJECTS = {"__init__", "__main__", "compare", "gpu_kernels", "machine", "peers", "roofline", "torch_peers"}
+NOT_SUBJECTS = {
+    "__init__",
+    "__main__",
+    "compare",
+    "generators",
+    "gpu_engine",
+    "gpu_kernels",
+    "peers",
+    "roofline",
+    "torch_peers",
+}
+PACKAGES = (
+    "numpy",
+    "torch",
+    "scikit-image",
+    "frame-analytics",
+    "fast-ssim",
+    "pytorch-msssim",
+    "torchmetrics",
+    "onnxruntime",
+    "openvino",
+    "pybullet",
+)
+"""Whose versions a figure depends on."""
 
 
 def subjects() -> list[str]:
@@ -41,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 180)  # a log has no width of its own
-    described = machine.describe()
+    described = machine.describe(PACKAGES)
     results: list[dict[str, Any]] = []
     for name in options.subject or subjects():
         try:

@@ -1,7 +1,7 @@
-"""Our kernels on a GPU: each against its roofline on this very device, and against PyTorch and others, in turns.
+"""Our kernels and engine on a GPU: each kernel against its roofline on this very device, and all against others.
 
-Times are CUDA events' around one call, medians; before each timed call a buffer larger than the L2 cache is written, so
-that inputs come from memory. Values are compared with the CPU kernels' first.
+Times of kernels are CUDA events' around one call, medians; before each timed call a buffer larger than the L2 cache is
+written, so that inputs come from memory. Values are compared with the CPU kernels' first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 import cpp_ext
-from benchmarks import roofline
+from benchmarks import gpu_engine, roofline
 from benchmarks.compare import relative_difference
 from benchmarks.gpu_kernels import Kernel, kernels
 from benchmarks.roofline import Roof
@@ -79,14 +79,27 @@ def skipped() -> str | None:
 
 
 def measure(rounds: int, console: Any) -> tuple[str, Any, dict[str, Any], list[dict[str, Any]]]:
-    """Measure the current device; returns the file's name, the table, the device's description and the rows."""
+    """Measure the current device; returns the file's name, the tables, the device's description and the rows."""
+    from rich.console import Group
+
     device = torch.device("cuda", torch.cuda.current_device())
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32, for the peers too
     torch.backends.cudnn.allow_tf32 = False
     roof, described = limits(device)
-    table, rows = run(device, CudaClock(device), roof, rounds, console)
+    tables, rows = zip(
+        run(device, CudaClock(device), roof, rounds, console), engine(device, rounds, console), strict=True
+    )
     name = described["name"].replace(" ", "-").replace("/", "-")
-    return f"gpu-{name}", table, {"gpu": described}, rows
+    return f"gpu-{name}", Group(*tables), {"gpu": described}, [row for part in rows for row in part]
+
+
+def engine(device: torch.device, rounds: int, console: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """Compare the engines, if what their generators need is here: more than the kernels do."""
+    try:
+        return gpu_engine.rows(device, rounds, console)
+    except ImportError as error:
+        reason = f"{error.name or error} is not installed"
+        return f"the engine was not measured: {reason}", [{"name": "engine", "why_not": reason}]
 
 
 def run(

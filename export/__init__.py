@@ -1,1 +1,4 @@
-"""Freezes trained runs into bundles: ONNX, a parity report, TensorRT engines. The command is `python -m export`."""
+"""Freezes trained runs into bundles: ONNX in several precisions, parity reports, TensorRT engines.
+
+The command is `python -m export`.
+"""

@@ -1,41 +1,16 @@
-"""Writes a bundle: all of it or nothing."""
+"""Writes a folder, such as a bundle: all of it or nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.bundle import MANIFEST, Manifest
 from runtime.errors import InputError
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
-
-    An earlier bundle at `target` is replaced only then. Inside, write the graph files and call `write_manifest`.
-
-    Raises:
-        InputError: `target` exists and is no bundle, or its parent cannot be written.
-    """
-    check_target(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"{target.parent} cannot be written: {error.strerror}") from None
-    try:
-        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private; a bundle is for others too
-        yield folder
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
-        _replace(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(target: Path) -> None:
@@ -46,6 +21,35 @@ def check_target(target: Path) -> None:
     """
     if target.exists() and not (target / MANIFEST).is_file():
         raise InputError(f"{target} exists and is no bundle, so it stays; move it away or choose another --out")
+
+
+@contextmanager
+def writing(target: Path, check: Callable[[Path], None] = check_target) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    What was at `target` is replaced only then. For a bundle, write the graph files inside and call `write_manifest`.
+
+    Args:
+        target: the folder to write.
+        check: raises if what is at `target` must not be replaced.
+
+    Raises:
+        InputError: `check` says so, or `target`'s parent cannot be written.
+    """
+    check(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{target.parent} cannot be written: {error.strerror}") from None
+    try:
+        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private; a bundle is for others too
+        yield folder
+        for path in (*folder.rglob("*"), folder):
+            _sync(path)
+        _replace(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

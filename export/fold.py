@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from export.surgery import replace_nodes
+
 
 def fold_batch_norm(model: onnx.ModelProto) -> int:
     """Replace every BatchNormalization whose constants are known by Mul and Add, in place.
@@ -42,10 +44,5 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
         nodes.append(helper.make_node("Add", [middle, f"{name}_shift"], [name], f"{node.name}_shift"))
         folded += 1
     if folded:
-        del graph.node[:]
-        graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        replace_nodes(graph, nodes)
     return folded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnx
@@ -13,6 +13,8 @@ import torch
 
 from export.errors import ExportError
 from export.fold import fold_batch_norm
+from export.surgery import name_nodes
+from export.upsampling import rewrite_upsampling
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +32,17 @@ _ONNX = {
 }
 
 
+class Declared(Protocol):
+    """A graph's name and ports."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def inputs(self) -> tuple[Port, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[Port, ...]: ...  # noqa: D102
+
+
 def export_onnx(graph: Graph, path: Path) -> None:
     """Freeze one graph into an ONNX file.
 
@@ -41,15 +54,21 @@ def export_onnx(graph: Graph, path: Path) -> None:
         ExportError: the module cannot be traced, its batch axis is not dynamic, its ports are not as declared, a batch
             normalisation is left, or ONNX or ONNX Runtime refuses the file.
     """
-    program = _trace(graph)
-    model = onnx.shape_inference.infer_shapes(program.model_proto)
+    model = onnx.shape_inference.infer_shapes(trace(graph).model_proto)
     fold_batch_norm(model)
+    rewrite_upsampling(model)
+    name_nodes(model.graph)
     check_model(model, graph)
     onnx.save_model(model, path)
     check_runs(path, graph)
 
 
-def _trace(graph: Graph) -> torch.onnx.ONNXProgram:
+def trace(graph: Graph) -> torch.onnx.ONNXProgram:
+    """Run PyTorch's exporter.
+
+    Raises:
+        ExportError: it refuses the module; the message holds its own words.
+    """
     # Two samples: torch.export takes a batch of one for a constant.
     example = tuple(torch.zeros((2, *port.shape), dtype=_TORCH[port.dtype]) for port in graph.inputs)
     batch = torch.export.Dim(BATCH, min=1)
@@ -85,7 +104,7 @@ def _trace(graph: Graph) -> torch.onnx.ONNXProgram:
     return program
 
 
-def check_model(model: onnx.ModelProto, graph: Graph) -> None:
+def check_model(model: onnx.ModelProto, graph: Declared) -> None:
     """Check that an ONNX model is the graph that was declared: opset, ports, dynamic batch, nothing left to fold.
 
     Raises:
@@ -130,7 +149,7 @@ def _check_ports(graph: str, what: str, values: list[onnx.ValueInfoProto], ports
             )
 
 
-def check_runs(path: Path, graph: Graph) -> None:
+def check_runs(path: Path, graph: Declared) -> None:
     """Run the file with ONNX Runtime at batch sizes it was not traced with.
 
     Raises:

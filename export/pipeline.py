@@ -1,48 +1,62 @@
-"""From a finished run to a bundle: graphs → ONNX → parity → engines → manifest."""
+"""From a source to a bundle: graphs → ONNX → parity → precisions → engines → manifest."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
+import onnx
 from pydantic import ValidationError
 
 from export import tensorrt
 from export.bundle import check_target, write_manifest, writing
+from export.cache import EngineCache
+from export.drift import Inside, layers, steepest, told
 from export.errors import ExportError
-from export.onnx import OPSET, export_onnx
-from export.parity import measure
-from runtime.bundle import EngineEntry, GraphEntry, Manifest, sha256_of
+from export.onnx import OPSET
+from export.parity import inputs, measure, misses, onnxruntime_runner
+from export.precision import reduce_precision
+from export.references import Reference
+from export.sources import Finished, Source, source_of_run
+from runtime.bundle import MANIFEST, EngineEntry, GraphEntry, Manifest, Parity, Precision, sha256_of
 
-if TYPE_CHECKING:
-    from trainer.recipe import Graph
-
-VERSIONS = ("awase", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+Say = Callable[[str], None]
+"""Told what is being done, for a status line."""
 
 
-class Finished(Protocol):
-    """What export needs of a run; `trainer.run.open_run` gives it."""
+@dataclass(frozen=True)
+class Plan:
+    """What a bundle shall hold."""
 
-    recipe_name: str
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """fp32 is in every bundle: the others are made from it."""
+    engines: tuple[tensorrt.Flavour, ...] = ()
+    """TensorRT engines to build of every graph in every precision."""
+    capabilities: tuple[str, ...] | None = None
+    """GPU generations for TensorRT-RTX; None: all."""
+    batches: tensorrt.Batches = tensorrt.BATCHES
+    openvino: bool = False
+    """Measure int8 in OpenVINO too."""
+    cache: EngineCache | None = None
+    """Where engines are kept between exports."""
 
     @property
-    def model(self) -> str: ...  # noqa: D102
-    @property
-    def robot(self) -> dict[str, Any] | None: ...  # noqa: D102
-    @property
-    def summary(self) -> dict[str, Any]: ...  # noqa: D102
-    def graphs(self) -> list[Graph]: ...  # noqa: D102
+    def reduced(self) -> tuple[Precision, ...]:
+        """The precisions that are made from fp32."""
+        return tuple(precision for precision in self.precisions if precision != "fp32")
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of the summary: one file of the bundle."""
 
-    file: str
+    graph: str
+    form: str
+    """"onnx" or what an engine is for."""
     precision: str
     bytes: int
     seconds: float
@@ -58,54 +72,47 @@ class Exported:
     notices: list[str] = field(default_factory=list)
 
 
-def export_run(
-    run: Finished,
-    target: Path,
-    engines: Sequence[tensorrt.Flavour] = (),
-    capabilities: Sequence[str] | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Exported:
-    """Freeze one run into a bundle.
+def export_bundle(source: Source, target: Path, plan: Plan | None = None, say: Say = lambda _: None) -> Exported:
+    """Freeze a run into a bundle, or make a bundle anew.
 
     Args:
-        run: the finished run.
+        source: the run or bundle.
         target: the bundle's folder; an earlier bundle there is replaced once the new one is whole.
-        engines: flavours of TensorRT engines to build beside the ONNX files.
-        capabilities: GPU generations for TensorRT-RTX; None: all.
-        say: told what is being done, for a status line.
+        plan: what it shall hold; None: the ONNX files in fp32.
+        say: told what is being done.
 
     Raises:
-        ExportError: a graph cannot be frozen or described, drifts from PyTorch, or an engine cannot be built. Nothing
-            is written.
+        ExportError: a graph cannot be frozen or described, drifts from its reference, or an engine cannot be built.
+            Nothing is written.
         InputError: `target` is something else than a bundle.
     """
+    plan = plan or Plan()
     check_target(target)  # before minutes of work
     try:
         with writing(target) as folder:
             exported = Exported(target)
-            summary = run.summary
+            summary = source.training
             if not summary.get("finished", True):
                 exported.notices.append(f"the run is not finished; its newest checkpoint: {summary['kimg']:g} kimg")
-            graphs, built = [], []
-            for graph in run.graphs():
-                entry = _freeze(graph, folder, exported, say)
-                graphs.append(entry)
-                for flavour in engines:
-                    say(f"{graph.name}: {flavour} engine")
-                    built.append(_engine(entry, folder, flavour, capabilities, exported))
+            graphs = [
+                entry for reference in source.references() for entry in _freeze(reference, folder, plan, exported, say)
+            ]
+            built = [
+                _engine(entry, folder, flavour, plan, exported, say) for entry in graphs for flavour in plan.engines
+            ]
+            used = {"openvino": version("openvino")} if plan.openvino else {}
             manifest = Manifest(
                 name=target.name,
-                recipe=run.recipe_name,
-                model=run.model,
+                recipe=source.recipe,
+                model=source.model,
                 graphs=tuple(graphs),
                 engines=tuple(built),
-                robot=run.robot,
+                robot=source.robot,
                 training=summary,
-                versions=_versions() | {entry.flavour: entry.version for entry in built},
+                versions=source.versions | used | {entry.flavour: entry.version for entry in built},
             )
             write_manifest(folder, manifest)
-            for lost in sorted(path.name for path in target.glob("*.engine") if not (folder / path.name).exists()):
-                exported.notices.append(f"dropped the earlier bundle's {lost}; --trt builds it anew")
+            exported.notices.extend(_lost(target, folder))
     except ValidationError as error:  # what the manifest says of a graph cannot be
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (error.title, *first["loc"])))
@@ -114,46 +121,144 @@ def export_run(
     return exported
 
 
-def _freeze(graph: Graph, folder: Path, exported: Exported, say: Callable[[str], None]) -> GraphEntry:
+def export_run(
+    run: Finished,
+    target: Path,
+    precisions: tuple[Precision, ...] = ("fp32",),
+    engines: tuple[tensorrt.Flavour, ...] = (),
+    capabilities: tuple[str, ...] | None = None,
+    say: Say = lambda _: None,
+) -> Exported:
+    """Freeze a finished run into a bundle; see `export_bundle` and `Plan`."""
+    return export_bundle(source_of_run(run), target, Plan(precisions, engines, capabilities), say)
+
+
+def planned(source: Source, target: Path, plan: Plan) -> dict[str, Any]:
+    """What `export_bundle` would write, as JSON values.
+
+    Raises:
+        InputError: `target` is something else than a bundle.
+    """
+    check_target(target)
+    names = [reference.name for reference in source.references()]
+    graphs = [
+        {"graph": name, "precision": precision, "file": graph_file(name, precision)}
+        for name in names
+        for precision in ("fp32", *plan.reduced)
+    ]
+    engines = [graph | {"file": engine_file(graph["file"], flavour)} for graph in graphs for flavour in plan.engines]
+    return {
+        "bundle": str(target),
+        "replaces": target.exists(),
+        "files": [MANIFEST, *(entry["file"] for entry in (*graphs, *engines))],
+        "graphs": graphs,
+        "engines": [
+            engine | {"batch": list(plan.batches), "compute_capabilities": plan.capabilities or "all"}
+            for engine in engines
+        ],
+    }
+
+
+def graph_file(name: str, precision: Precision) -> str:
+    """The file of a graph."""
+    return f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
+
+
+def engine_file(onnx_file: str, flavour: tensorrt.Flavour) -> str:
+    """The file of an engine that is built from an ONNX file."""
+    return f"{onnx_file.removesuffix('.onnx')}.{flavour}.engine"
+
+
+def _freeze(reference: Reference, folder: Path, plan: Plan, exported: Exported, say: Say) -> list[GraphEntry]:
+    """One graph in every precision."""
+    fp32 = folder / graph_file(reference.name, "fp32")
     started = time.perf_counter()
-    path = folder / f"{graph.name}.onnx"
-    say(f"{graph.name}: ONNX")
-    export_onnx(graph, path)
+    say(f"{reference.name}: ONNX")
+    reference.freeze(fp32)
+    say(f"{reference.name}: parity")
+    parity = reference.known_parity(fp32) or _checked(reference, fp32)
+    entries = [_entry(reference, "fp32", fp32, parity, started, exported)]
+    for precision in plan.reduced:
+        started = time.perf_counter()
+        path = folder / graph_file(reference.name, precision)
+        both = plan.openvino and precision == "int8"
+        variant = reduce_precision(reference, fp32, path, precision, both, say)
+        exported.notices.extend(variant.notices)
+        entries.append(_entry(reference, precision, path, variant.parity, started, exported))
+    return entries
+
+
+def _checked(reference: Reference, fp32: Path) -> Parity:
+    """The parity report of an fp32 file.
+
+    Raises:
+        ExportError: it does not hold its bounds; the message says where it drifts first.
+    """
+    report = measure(reference, [onnxruntime_runner(fp32)])
+    missed = misses(report)
+    if not missed:
+        return report
+    model, feeds = onnx.load(fp32), inputs(reference.inputs, 0, 8)
+    worst = steepest(layers(model, Inside(model, told(model)).run(feeds), reference.inside(feeds)), "fp32")
+    if worst is None or worst.sqnr_db > _SAME_DB:
+        where = "no layer inside does: the module gives something else when PyTorch traces it"
+    else:
+        where = f"drifts first at {worst}"
+    raise ExportError(f"graph {reference.name}: {missed} against {reference.text}; {where}; nothing was exported")
+
+
+_SAME_DB = 90.0
+"""Tensors this near to each other differ by float32's rounding alone."""
+
+
+def _entry(
+    reference: Reference, precision: Precision, path: Path, parity: Parity, started: float, exported: Exported
+) -> GraphEntry:
     seconds = time.perf_counter() - started
-    say(f"{graph.name}: parity with PyTorch")
-    parity = measure(graph, path)
-    worst = max(output.max_abs for output in parity.outputs.values())
-    mean = max(output.mean_abs for output in parity.outputs.values())
-    text = f"mean {mean:.1e}, max {worst:.1e} over {parity.samples} samples"
-    exported.rows.append(Row(path.name, "fp32", path.stat().st_size, seconds, text))
+    exported.rows.append(Row(reference.name, "onnx", precision, path.stat().st_size, seconds, _in_words(parity)))
     return GraphEntry(
-        name=graph.name,
+        name=reference.name,
+        precision=precision,
         file=path.name,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
         opset=OPSET,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
+        inputs=reference.inputs,
+        outputs=reference.outputs,
         parity=parity,
     )
 
 
+def _in_words(parity: Parity) -> str:
+    """The figures that are bounded, of the worst output."""
+    outputs = parity.outputs.values()
+    texts = []
+    if scores := [o.ssim for o in outputs if o.ssim_bound is not None and o.ssim is not None]:
+        texts.append(f"SSIM {min(scores):.4f}")
+    if errors := [output for output in outputs if output.mean_bound is not None]:
+        worst = f", max {max(o.max_abs for o in errors):.1e}" if errors[0].max_bound is not None else ""
+        texts.append(f"mean {max(o.mean_abs for o in errors):.1e}{worst}")
+    return "; ".join(texts)
+
+
 def _engine(
-    graph: GraphEntry,
-    folder: Path,
-    flavour: tensorrt.Flavour,
-    capabilities: Sequence[str] | None,
-    exported: Exported,
+    graph: GraphEntry, folder: Path, flavour: tensorrt.Flavour, plan: Plan, exported: Exported, say: Say
 ) -> EngineEntry:
-    engine = tensorrt.build(folder / graph.file, graph.inputs, flavour, capabilities)
-    path = folder / f"{graph.name}.{flavour}.engine"
+    say(f"{graph.name}: {flavour} engine in {graph.precision}")
+    engine = tensorrt.build(
+        folder / graph.file, graph.inputs, flavour, plan.capabilities, plan.batches, plan.cache, graph.precision
+    )
+    path = folder / engine_file(graph.file, flavour)
     path.write_bytes(engine.data)
     if engine.notice:
         exported.notices.append(engine.notice)
     runs_on = ",".join(engine.compute_capabilities) or "this GPU"
-    exported.rows.append(Row(path.name, graph.precision, len(engine.data), engine.seconds, f"not run; for {runs_on}"))
+    text = f"not run; for {runs_on}" + ("; cached" if engine.cached else "")
+    exported.rows.append(Row(graph.name, flavour, graph.precision, len(engine.data), engine.seconds, text))
     return EngineEntry(
         graph=graph.name,
+        precision=graph.precision,
+        onnx_sha256=graph.sha256,
         file=path.name,
         bytes=len(engine.data),
         sha256=sha256_of(path),
@@ -164,11 +269,11 @@ def _engine(
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in VERSIONS:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree, or not needed for this export
-            continue
-    return found
+def _lost(target: Path, folder: Path) -> Sequence[str]:
+    """What the earlier bundle had and the new one has not."""
+    hints = {".engine": "--trt builds it anew", ".onnx": "--precision makes it anew"}
+    return [
+        f"dropped the earlier bundle's {path.name}; {hints[path.suffix]}"
+        for path in sorted(target.glob("*"))
+        if path.suffix in hints and not (folder / path.name).exists()
+    ]

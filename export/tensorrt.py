@@ -1,29 +1,36 @@
 """ONNX → TensorRT engines: TensorRT-RTX ahead of time on any machine, TensorRT where its library and a GPU are.
 
 Networks are strongly typed: the precision is the ONNX file's. `tensorrt_rtx` 1 and `tensorrt` 10 and 11 share one
-API; where they differ the code asks the library what it has.
+API; where they differ the code asks the library what it has. The data-centre library has not been run with this code:
+it builds only where its GPU is.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from export.cache import EngineCache
 from export.errors import ExportError
-from runtime.bundle import Port
+from runtime.bundle import Port, Precision, sha256_of
 from runtime.errors import InputError
 
 Flavour = Literal["tensorrt-rtx", "tensorrt"]
 MODULES: dict[Flavour, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-BATCHES = (1, 8, 64)
+Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+"""Smallest, best and largest shape of each input, batch first."""
+Batches = tuple[int, int, int]
 """Smallest, best and largest batch of an engine's profile."""
+BATCHES: Batches = (1, 8, 64)
+LARGEST_BATCH = 65536
 UNFIT_FOR_FP32 = "SM75"
 """Turing has no fp32 matrix product in TensorRT-RTX: graphs with one leave it out unless it is asked for."""
 
@@ -36,10 +43,12 @@ class Engine:
     version: str
     data: bytes
     compute_capabilities: tuple[str, ...]
-    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    profile: Profile
     seconds: float
     notice: str = ""
     """What the user should know, e.g. a GPU generation that was left out."""
+    cached: bool = False
+    """It was built earlier, from the same file by the same library for the same GPUs and batches."""
 
 
 def flavours() -> list[Flavour]:
@@ -77,34 +86,94 @@ def parse_capabilities(text: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def build(path: Path, inputs: Sequence[Port], flavour: Flavour, capabilities: Sequence[str] | None = None) -> Engine:
-    """Build one engine.
+def parse_batches(text: str) -> Batches:
+    """Read `--batch MIN:OPT:MAX`.
+
+    Raises:
+        InputError: it is not three whole numbers, each at least 1 and no smaller than the one before.
+    """
+    words = text.split(":")
+    numbers = [int(word) for word in words if re.fullmatch(r"\s*\d{1,6}\s*", word)]
+    if len(words) != 3 or len(numbers) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= LARGEST_BATCH:
+        raise InputError(
+            f"--batch is {text!r}, expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {LARGEST_BATCH}, "
+            f"such as {':'.join(map(str, BATCHES))}"
+        )
+    return numbers[0], numbers[1], numbers[2]
+
+
+def build(
+    path: Path,
+    inputs: Sequence[Port],
+    flavour: Flavour,
+    capabilities: Sequence[str] | None = None,
+    batches: Batches = BATCHES,
+    cache: EngineCache | None = None,
+    precision: Precision = "fp32",
+) -> Engine:
+    """Build one engine, or take it from the cache.
 
     Args:
         path: the ONNX file.
         inputs: the graph's inputs, for the profile.
         flavour: which library.
         capabilities: GPU generations for TensorRT-RTX; None: all it knows, less SM75 where the graph cannot run there.
+        batches: the profile.
+        cache: where engines are kept; None: nowhere.
+        precision: the file's.
 
     Raises:
         ExportError: the library refuses the graph; the message holds its own words.
     """
+    profile: Profile = {}
+    for port in inputs:
+        smallest, best, largest = ((batch, *port.shape) for batch in batches)
+        profile[port.name] = (smallest, best, largest)
     if flavour == "tensorrt":
-        return _build(path, inputs, flavour, ())
+        return _cached(path, flavour, (), profile, cache, precision)
     wanted = list(capabilities or compute_capabilities(flavour))
     try:
-        return _build(path, inputs, flavour, wanted)
+        return _cached(path, flavour, wanted, profile, cache, precision)
     except ExportError as error:
         fewer = [name for name in wanted if name != UNFIT_FOR_FP32]
         if capabilities is not None or fewer == wanted:
             raise
         reason = str(error)
-    return _build(path, inputs, flavour, fewer, f"{path.name}: left out {UNFIT_FOR_FP32}: {reason}")
+    engine = _cached(path, flavour, fewer, profile, cache, precision)
+    return replace(engine, notice=f"{path.name}: left out {UNFIT_FOR_FP32}: {reason}")
 
 
-def _build(path: Path, inputs: Sequence[Port], flavour: Flavour, targets: Sequence[str], notice: str = "") -> Engine:
-    trt = _library(flavour)
+def _cached(
+    path: Path,
+    flavour: Flavour,
+    targets: Sequence[str],
+    profile: Profile,
+    cache: EngineCache | None,
+    precision: Precision,
+) -> Engine:
     started = time.perf_counter()
+    version = _library(flavour).__version__
+    made_for = tuple(targets) or _own_capability()
+    key = {
+        "onnx_sha256": sha256_of(path),
+        "flavour": flavour,
+        "version": version,
+        "compute_capabilities": made_for,
+        "gpu": "" if targets else _own_gpu(),
+        "profile": profile,
+        "precision": precision,
+    }
+    data = cache.get(key) if cache else None
+    cached = data is not None
+    if data is None:
+        data = _build(path, flavour, targets, profile, cache)
+        if cache:
+            cache.put(key, data)
+    return Engine(flavour, version, data, made_for, profile, time.perf_counter() - started, cached=cached)
+
+
+def _build(path: Path, flavour: Flavour, targets: Sequence[str], profile: Profile, cache: EngineCache | None) -> bytes:
+    trt = _library(flavour)
     log = _log(trt)
     builder = trt.Builder(log)
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT may make it the only kind
@@ -123,26 +192,23 @@ def _build(path: Path, inputs: Sequence[Port], flavour: Flavour, targets: Sequen
         config.num_compute_capabilities = len(targets)
         for index, name in enumerate(targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
-    profile = builder.create_optimization_profile()
-    shapes = {}
-    for port in inputs:
-        smallest, best, largest = ((batch, *port.shape) for batch in BATCHES)
-        shapes[port.name] = (smallest, best, largest)
-        profile.set_shape(port.name, smallest, best, largest)
-    if config.add_optimization_profile(profile) < 0:
+    shapes = builder.create_optimization_profile()
+    for name, (smallest, best, largest) in profile.items():
+        shapes.set_shape(name, smallest, best, largest)
+    if config.add_optimization_profile(shapes) < 0:
         raise _refusal(path, flavour, ["the optimisation profile is invalid", *log.lines])
+    timings = cache if flavour == "tensorrt" else None  # ahead of time nothing is timed
+    if timings:
+        gpu = _own_gpu()
+        known = config.create_timing_cache(timings.timings(trt.__version__, gpu))
+        if not config.set_timing_cache(known, False):  # those kept are damaged
+            config.set_timing_cache(config.create_timing_cache(b""), False)
     engine = builder.build_serialized_network(network, config)
     if engine is None:  # the builder raises nothing: its words went to the log
         raise _refusal(path, flavour, log.lines)
-    return Engine(
-        flavour=flavour,
-        version=trt.__version__,
-        data=bytes(engine),
-        compute_capabilities=tuple(targets) or _own_capability(),
-        profile=shapes,
-        seconds=time.perf_counter() - started,
-        notice=notice,
-    )
+    if timings:
+        timings.put_timings(trt.__version__, gpu, bytes(config.get_timing_cache().serialize()))
+    return bytes(engine)
 
 
 def _refusal(path: Path, flavour: Flavour, lines: Sequence[str]) -> ExportError:
@@ -173,6 +239,8 @@ def _usable(flavour: Flavour) -> bool:
         trt = _library(flavour)
     except (ImportError, OSError):  # OSError: its shared libraries are not there
         return False
+    if not hasattr(trt, "Builder"):  # a folder of type stubs imports as an empty namespace
+        return False
     if flavour == "tensorrt-rtx":
         return True
     try:
@@ -184,9 +252,18 @@ def _usable(flavour: Flavour) -> bool:
 
 def _own_capability() -> tuple[str, ...]:
     """This machine's GPU generation, for engines that are built on and for it; () if it cannot be told."""
+    text = _nvidia_smi("compute_cap")
+    return (f"SM{text.replace('.', '')}",) if text else ()
+
+
+def _own_gpu() -> str:
+    """This machine's GPU by name; "" if it cannot be told."""
+    return _nvidia_smi("name")
+
+
+def _nvidia_smi(field: str) -> str:
     if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+        return ""
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
     done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    text = done.stdout.strip()
-    return (f"SM{text.replace('.', '')}",) if done.returncode == 0 and text else ()
+    return done.stdout.strip() if done.returncode == 0 else ""

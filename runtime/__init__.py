@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
+    from runtime.bundle import Bundle, Precision
     from runtime.models import Multimodal
 
 __all__ = ["InputError", "load"]
 
 
-def load(bundle: str | Path | Bundle, device: str = "cpu", threads: int | None = None) -> Multimodal:
+def load(
+    bundle: str | Path | Bundle, device: str = "auto", precision: Precision = "fp32", threads: int | None = None
+) -> Multimodal:
     """Open a bundle and return its task-level model.
 
     Args:
         bundle: a bundle's folder, the name of one shipped with the package, or an open Bundle.
-        device: where to run it: "cpu", "cuda" or "cuda:N".
+        device: where to run it: "cpu" (ONNX Runtime), "openvino" (OpenVINO, on the CPU), "cuda" or "cuda:N" (ONNX
+            Runtime on a GPU), "tensorrt" or "tensorrt:N" (an engine of the bundle on a GPU); "auto": the first of
+            tensorrt, cuda, openvino and cpu that truly works here (`model.choice` says which, and why).
+        precision: "fp32", "fp16" or "int8": one that the bundle was exported in. "auto" never changes it.
         threads: CPU threads for one run; None: the engine's own choice.
 
     Raises:
         InputError: no such bundle, a file of it is missing or changed, it was written by a newer version, or the
-            device is not there.
+            device or the precision is not there.
     """
     # Inside the function: `import runtime` alone stays quick and loads neither pydantic nor an engine.
     from runtime.bundle import Bundle
@@ -39,4 +44,4 @@ def load(bundle: str | Path | Bundle, device: str = "cpu", threads: int | None =
         raise InputError(
             f"{opened.path}: model {opened.manifest.model!r} is not one of {', '.join(MODELS)}; upgrade awase to run it"
         )
-    return model.load(opened, device=device, threads=threads)
+    return model.load(opened, device, precision, threads)

@@ -19,14 +19,16 @@ from runtime.errors import InputError
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
+LARGEST_MANIFEST = 2**24
+"""Bytes; a manifest is some kilobytes, a robot's description included."""
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Folder of the bundles that ship with the package, one sub-folder each."""
 
 
 def _plain_file_name(name: str) -> str:
     # A manifest comes from elsewhere: it must not make us open files outside its folder.
-    if Path(name).name != name or name in ("", ".", "..", MANIFEST) or "\\" in name:
-        raise ValueError(f"{name!r} is not a plain file name")
+    if Path(name).name != name or name in ("", ".", "..", MANIFEST) or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name[:100]!r} is not a plain file name")
     return name
 
 
@@ -79,8 +81,26 @@ class OutputParity(_Model):
     max_abs: float
     psnr_db: float
     """Peak signal-to-noise ratio over the output's range; 999 if the outputs are equal."""
-    mean_bound: float
-    max_bound: float
+    ssim: float | None = None
+    """Mean SSIM (Gaussian window) of an image output packed to uint8, if it is large enough for the window."""
+    ssim_worst: float | None = None
+    """The lowest sample's."""
+    mean_bound: float | None = None
+    """Largest `mean_abs` allowed; None: not bounded."""
+    max_bound: float | None = None
+    """Largest `max_abs` allowed; None: not bounded."""
+    ssim_bound: float | None = None
+    """Lowest `ssim` allowed; None: not bounded."""
+
+
+class Drift(_Model):
+    """How far one tensor inside a graph is from the same tensor of the fp32 graph."""
+
+    tensor: str
+    operator: str
+    """ONNX operator that makes it."""
+    sqnr_db: float
+    """Signal-to-quantisation-noise ratio: mean square of the fp32 values over that of the difference."""
 
 
 class Parity(_Model):
@@ -92,6 +112,8 @@ class Parity(_Model):
     against: str
     """What ran it, e.g. "onnxruntime 1.31.1 CPUExecutionProvider against torch 2.13.0 cpu"."""
     outputs: dict[str, OutputParity]
+    drift: tuple[Drift, ...] = ()
+    """Of a reduced precision: the tensors inside the graph in the order they are computed."""
 
 
 class FileEntry(_Model):
@@ -102,11 +124,14 @@ class FileEntry(_Model):
     sha256: Sha256
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+
 class GraphEntry(FileEntry):
-    """One graph in ONNX form."""
+    """One graph in ONNX form, in one precision. Whatever that is, inputs and outputs are as the ports say."""
 
     name: Identifier
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     opset: int
     inputs: tuple[Port, ...] = Field(min_length=1)
     outputs: tuple[Port, ...] = Field(min_length=1)
@@ -117,6 +142,9 @@ class EngineEntry(FileEntry):
     """One graph built into an engine ahead of time."""
 
     graph: Identifier
+    precision: Precision = "fp32"
+    onnx_sha256: Sha256
+    """Of the ONNX file it was built from: an engine of another one is stale."""
     flavour: Literal["tensorrt-rtx", "tensorrt"]
     version: str
     """Of the library that built it; a "tensorrt" engine runs on that version alone."""
@@ -159,14 +187,19 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        names = [graph.name for graph in self.graphs]
+        graphs = [f"{graph.name} {graph.precision}" for graph in self.graphs]
         files = [entry.file for entry in self.files]
-        for what, values in (("graph", names), ("file", files)):
+        for what, values in (("graph", graphs), ("file", files)):
             if len(set(values)) != len(values):
                 raise ValueError(f"a {what} is named twice among {', '.join(values)}")
+        ports: dict[str, Any] = {}
+        for graph in self.graphs:
+            if ports.setdefault(graph.name, (graph.inputs, graph.outputs)) != (graph.inputs, graph.outputs):
+                raise ValueError(f"graph {graph.name} has other inputs or outputs in {graph.precision}")
         for engine in self.engines:
-            if engine.graph not in names:
-                raise ValueError(f"engine {engine.file} is of graph {engine.graph!r}, not one of {', '.join(names)}")
+            if f"{engine.graph} {engine.precision}" not in graphs:
+                of = f"{engine.graph} {engine.precision}"
+                raise ValueError(f"engine {engine.file} is of graph {of}, not one of {', '.join(graphs)}")
         return self
 
     def to_json(self) -> str:
@@ -209,17 +242,27 @@ class Bundle:
             _verify(path / entry.file, entry)
         return cls(path, manifest)
 
-    def graph(self, name: str) -> GraphEntry:
-        """The graph called `name`.
+    def graph(self, name: str, precision: Precision = "fp32") -> GraphEntry:
+        """The graph called `name` in one precision.
 
         Raises:
             InputError: there is none; the message lists what there is.
         """
         for graph in self.manifest.graphs:
-            if graph.name == name:
+            if (graph.name, graph.precision) == (name, precision):
                 return graph
-        known = ", ".join(graph.name for graph in self.manifest.graphs)
+        have = [graph.precision for graph in self.manifest.graphs if graph.name == name]
+        if have:
+            raise InputError(
+                f"{self.path}: graph {name} is there in {', '.join(have)}, not in {precision}; "
+                f"`python -m export RUN --precision fp32,{precision}` makes it"
+            )
+        known = ", ".join(dict.fromkeys(graph.name for graph in self.manifest.graphs))
         raise InputError(f"{self.path}: no graph {name!r}, only {known}")
+
+    def engines(self, name: str, precision: Precision = "fp32") -> tuple[EngineEntry, ...]:
+        """The engines built from one graph in one precision; none if it has none."""
+        return tuple(e for e in self.manifest.engines if (e.graph, e.precision) == (name, precision))
 
     def file(self, entry: FileEntry) -> Path:
         """Where a graph's or an engine's file is."""
@@ -253,12 +296,18 @@ def read_manifest(path: Path) -> Manifest:
         InputError: it is missing, no JSON, of a newer schema, or a field of it is wrong.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST_MANIFEST:
+            raise InputError(
+                f"{path} has {size} bytes, expected at most {LARGEST_MANIFEST}; it is no bundle's manifest"
+            )
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path} is missing; export the bundle again") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is truncated or no JSON ({error}); copy or export the bundle again") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
         raise InputError(f"{path} has no schema_version, so it is no bundle's manifest; export the bundle again")
@@ -277,15 +326,17 @@ def read_manifest(path: Path) -> Manifest:
 
 def _verify(path: Path, entry: FileEntry) -> None:
     again = "copy or export the bundle again"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; {again}")
     try:
+        if path.is_symlink():
+            raise InputError(f"{path} is a link, expected a file of the bundle itself; {again}")
+        if not path.is_file():
+            raise InputError(f"{path} is missing; {again}")
         actual = path.stat().st_size
         if actual != entry.bytes:
             state = "truncated" if actual < entry.bytes else "too long"
             raise InputError(f"{path} is {state}: {actual} bytes, {MANIFEST} says {entry.bytes}; {again}")
         digest = sha256_of(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{str(path)[:300]} cannot be read: {error.strerror}; {again}") from None
     if digest != entry.sha256:
         raise InputError(f"{path} has changed: SHA-256 {digest[:12]}…, {MANIFEST} says {entry.sha256[:12]}…; {again}")

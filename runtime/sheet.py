@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import InputError
+from runtime.files import whole
 
 
 def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -43,12 +44,11 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image uint8 [H, W, C], C of 1 or 3 (RGB), as a PNG file.
+    """Write an image uint8 [H, W, C], C of 1 or 3 (RGB), as a PNG file, which is never there in part.
 
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        path.write_bytes(encode_png(image))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    data = encode_png(image)
+    with whole(path) as file:
+        file.write(data)

@@ -36,6 +36,7 @@ def commands(package: str) -> list[list[str]]:
 def folder(tmp_path, monkeypatch):
     """A folder with what the README's commands name: a robot and recordings."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWASE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "my_robot.urdf").write_text(ROBOT)
     (tmp_path / "recordings" / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -57,21 +58,39 @@ def test_python(folder):
 
 
 def test_python_of_the_kernels():
-    (code,) = blocks("python", (ROOT / "cpp_ext" / "README.md").read_text())
+    kernels, operators = blocks("python", (ROOT / "cpp_ext" / "README.md").read_text())
     names: dict = {}
-    exec(compile(code, "cpp_ext/README.md", "exec"), names)
+    exec(compile(kernels, "cpp_ext/README.md", "exec"), names)
     assert names["latents"].shape == (6, 1024, 4, 4)
+    try:
+        names["cpp_ext"].ort_ops()
+    except (RuntimeError, ValueError) as missing:
+        pytest.skip(f"the operators for ONNX Runtime: {missing}")
+    exec(compile(operators, "cpp_ext/README.md", "exec"), names)
+    assert names["scores"].shape == (4,) and names["distance"].shape == (4, 3, 3)
 
 
 def test_runtime_commands(folder, capsys):
     from runtime.__main__ import main
 
     said = commands("runtime")
-    assert [line[0] for line in said] == ["generate", "evaluate", "info"]
+    assert [line[0] for line in said] == ["generate", "generate", "evaluate", "info", "bench"]
     for line in said:
-        assert main(line) == 0, capsys.readouterr().err
+        short = ["--seconds", "1"] if line[0] == "bench" else []
+        assert main([*line, *short]) == 0, capsys.readouterr().err
     assert len(list((folder / "made" / "image").glob("*.png"))) == 64
     assert (folder / "made" / "sheet.png").exists()
+    assert np.load(folder / "part.npz")["image"].shape == (125, 80, 80, 3)
+
+
+def test_examples(folder, capsys):
+    from runtime.examples import graphics_loop, robot_loop
+
+    (robot,), (graphics,) = commands("runtime.examples.robot_loop"), commands("runtime.examples.graphics_loop")
+    assert robot_loop.main([*robot, "--seconds", "0.5"]) == 0, capsys.readouterr().err
+    assert graphics_loop.main([*graphics, "--frames", "5"]) == 0, capsys.readouterr().err
+    for name in ("arms.mp4", "melt.mp4"):
+        assert cv2.VideoCapture(str(folder / name)).read()[0]
 
 
 def test_train_and_export_commands(folder, capsys):
@@ -80,14 +99,17 @@ def test_train_and_export_commands(folder, capsys):
     from trainer.__main__ import main as train
 
     trainings, exports = commands("trainer"), commands("export")
-    assert len(trainings) == 3 and len(exports) == 2
+    assert len(trainings) == 3 and len(exports) == 3
     for line in trainings:
         assert train([*line, *SHORT.split()]) == 0, capsys.readouterr().err
         assert (folder / "runs" / line[line.index("--name") + 1] / "report.html").exists()
-    one, every = exports
+    one, every, served = exports
     assert export(one) == 0, capsys.readouterr().err
     assert (folder / "bundles" / "first" / "bundle.json").exists()
     assert export([*every, "--out", "all"]) == 0, capsys.readouterr().err
+    pytest.importorskip("tritonclient")
+    assert export(served) == 0, capsys.readouterr().err
+    assert (folder / "bundles" / "first.triton" / "first_generator" / "config.pbtxt").exists()
     assert {path.name for path in (folder / "all").iterdir()} == {"first", "mine", "recorded"}
 
 

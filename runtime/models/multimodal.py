@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import cpp_ext
+from runtime.backends import drawn
 from runtime.errors import InputError
-from runtime.session import Session, open_session
+from runtime.session import Session, check_feeds, open_session
+from runtime.stream import ahead
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle, Port
+    from runtime.backends.lanes import DeviceSession
+    from runtime.bundle import Bundle, Port, Precision
 
 GRAPH = "generator"
+Form = Literal["uint8", "float"]
+Place = Literal["host", "device"]
 
 
 class Multimodal:
@@ -23,13 +30,14 @@ class Multimodal:
     Args:
         bundle: the bundle it came from.
         session: its graph `generator`, opened.
+        choice: one line on what runs it and why.
 
     Raises:
         InputError: the bundle's graph is not one noise input to images in [-1, 1] and vectors.
     """
 
-    def __init__(self, bundle: Bundle, session: Session) -> None:
-        graph = bundle.graph(GRAPH)
+    def __init__(self, bundle: Bundle, session: Session, choice: str = "") -> None:
+        graph = bundle.graph(GRAPH, session.precision)
         if len(graph.inputs) != 1 or graph.inputs[0].kind != "noise":
             raise InputError(f"{bundle.path}: graph {GRAPH} must have one input of kind noise")
         for port in graph.outputs:
@@ -37,60 +45,151 @@ class Multimodal:
                 raise InputError(f"{bundle.path}: output {port.name} must be an image in [-1, 1] or a vector")
         self.bundle = bundle
         self.session = session
+        self.choice = choice
+        """What runs it and, if that was chosen by itself, why nothing else: one line."""
         self.noise = graph.inputs[0]
         self.modalities: tuple[Port, ...] = graph.outputs
         """What a sample is made of, in order: names, shapes, units, limits."""
         self._sample = namedtuple("Sample", [port.name for port in graph.outputs])  # type: ignore[misc]
-        self._limits = {port.name: _inner_limits(port) for port in graph.outputs}
+        self._limits = {port.name: _inner_limits(port) for port in graph.outputs if port.kind != "image"}
+        self._on_gpu: DeviceSession | None = session if drawn.can_fill(session) else None  # type: ignore[assignment]
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> Multimodal:
+    def load(
+        cls, bundle: Bundle, device: str = "auto", precision: Precision = "fp32", threads: int | None = None
+    ) -> Multimodal:
         """Open the bundle's graph on a device; see `runtime.load`."""
-        return cls(bundle, open_session(bundle, GRAPH, device, threads))
+        return cls(bundle, *open_session(bundle, GRAPH, device, precision, threads))
 
-    def generate(self, count: int, seed: int = 0, first: int = 0, batch: int = 64) -> Any:
+    def generate(
+        self,
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+        batch: int = 64,
+        form: Form = "uint8",
+        place: Place = "host",
+    ) -> Any:
         """Samples first … first + count - 1 of a seed.
 
         Sample k of seed s depends on (s, k) alone: generation can be split, resumed and spread over machines. On one
-        machine any split gives the same bytes.
+        machine and backend any split gives the same bytes.
 
         Args:
             count: how many samples.
             seed: 0 … 2^64 - 1.
             first: number of the first sample.
             batch: samples a run of the graph; only speed and memory depend on it.
+            form: "uint8": images as they are shown; "float": as the network made them.
+            place: "host": NumPy arrays; "device": arrays in the memory of the GPU that made them, which other libraries
+                take as they are (`torch.from_dlpack`). Where no GPU makes them, that is the host's memory too.
 
         Returns:
-            A named tuple with one array per modality: an image as uint8 [count, H, W, C] in 0 … 255 (RGB), a vector as
-            float32 [count, D] in its unit and within its limits. `images, joints = model.generate(64)`.
+            A named tuple with one array per modality: an image as uint8 [count, H, W, C] in 0 … 255 (RGB) or, in form
+            "float", float32 [count, C, H, W] in [-1, 1]; a vector as float32 [count, D] in its unit and within its
+            limits. `images, joints = model.generate(64)`.
 
         Raises:
             InputError: an argument is not a whole number or out of its range.
         """
+        self._check(count, seed, first, batch, form, place)
+        sample = self._new(count, form, place)
+        for start in range(0, count, batch):
+            size = min(batch, count - start)
+            self._fill([array[start : start + size] for array in sample], seed, first + start, form)
+        return sample
+
+    def stream(
+        self,
+        count: int,
+        batch: int = 64,
+        seed: int = 0,
+        first: int = 0,
+        form: Form = "uint8",
+        place: Place = "host",
+    ) -> Iterator[Any]:
+        """The samples of `generate`, batch by batch, the next ones being made while a batch is used.
+
+        Args:
+            count, batch, seed, first, form, place: as in `generate`.
+
+        Yields:
+            Named tuples as `generate` gives, of `batch` samples (the last may be smaller). Their arrays are used again:
+            they are valid until the next but one is asked for. Copy what is to be kept.
+
+        Raises:
+            InputError: an argument is not a whole number or out of its range.
+        """
+        self._check(count, seed, first, batch, form, place)
+        starts = range(0, count, batch)
+
+        def make(sample: Any, number: int) -> Any:
+            size = min(batch, count - starts[number])
+            part = sample if size == batch else self._sample(*(array[:size] for array in sample))
+            self._fill(part, seed, first + starts[number], form)
+            return part
+
+        return ahead(make, len(starts), partial(self._new, min(batch, count), form, place), self.session.overlap)
+
+    def from_noise(self, z: np.ndarray, form: Form = "uint8") -> Any:
+        """Samples from noise of one's own, e.g. blended between two samples' noise.
+
+        Args:
+            z: float32 [N, dim].
+            form: as in `generate`.
+
+        Returns:
+            A named tuple as `generate` gives it.
+
+        Raises:
+            InputError: `z` is of another type or shape.
+        """
+        _one_of("form", form, ("uint8", "float"))
+        check_feeds("from_noise", [self.noise], {self.noise.name: z})
+        sample = self._new(len(z), form)
+        self._run(z, sample, form)
+        return sample
+
+    def _fill(self, sample: Sequence[np.ndarray], seed: int, first: int, form: Form) -> None:
+        """Write samples first … of a seed into `sample`, as many as it holds."""
+        if self._on_gpu is not None:
+            names = [port.name for port in self.modalities]
+            drawn.fill(self._on_gpu, dict(zip(names, sample, strict=True)), self._limits, seed, first)
+            return
+        self._run(cpp_ext.noise(seed, first, len(sample[0]), self.noise.shape[0]), sample, form)
+
+    def _run(self, z: np.ndarray, sample: Sequence[np.ndarray], form: Form) -> None:
+        for part, outputs in self.session.pieces({self.noise.name: z}):
+            for port, array in zip(self.modalities, sample, strict=True):
+                values = outputs[port.name]
+                if port.kind != "image":
+                    low, high = self._limits[port.name]
+                    np.minimum(np.maximum(values, low), high, out=array[part])
+                elif form == "uint8":
+                    cpp_ext.pack(values, out=array[part])
+                else:
+                    array[part] = values
+
+    def _new(self, count: int, form: Form, place: Place = "host") -> Any:
+        new: Any = self._on_gpu.gpu.empty if self._on_gpu is not None and place == "device" else np.empty
+        return self._sample(*(new(*_shown(port, count, form)) for port in self.modalities))
+
+    @staticmethod
+    def _check(count: int, seed: int, first: int, batch: int, form: Form, place: Place) -> None:
         _whole("count", count, 1, 2**63)
         _whole("seed", seed, 0, 2**64 - 1)
         _whole("first", first, 0, 2**64 - count)
         _whole("batch", batch, 1, 2**31 - 1)
-        arrays = [self._empty(port, count) for port in self.modalities]
-        for start in range(0, count, batch):
-            size = min(batch, count - start)
-            z = cpp_ext.noise(seed, first + start, size, self.noise.shape[0])  # [size, dim]
-            outputs = self.session.run({self.noise.name: z})
-            for port, array in zip(self.modalities, arrays, strict=True):
-                values = outputs[port.name]
-                if port.kind == "image":
-                    cpp_ext.pack(values, out=array[start : start + size])
-                else:
-                    low, high = self._limits[port.name]
-                    array[start : start + size] = np.clip(values, low, high)
-        return self._sample(*arrays)
+        _one_of("form", form, ("uint8", "float"))
+        _one_of("place", place, ("host", "device"))
 
-    @staticmethod
-    def _empty(port: Port, count: int) -> np.ndarray:
-        if port.kind == "image":
-            channels, height, width = port.shape
-            return np.empty((count, height, width, channels), np.uint8)
-        return np.empty((count, *port.shape), np.float32)
+
+def _shown(port: Port, count: int, form: Form) -> tuple[tuple[int, ...], str]:
+    """Shape and type of `count` samples of a modality."""
+    if port.kind == "image" and form == "uint8":
+        channels, height, width = port.shape
+        return (count, height, width, channels), "uint8"
+    return (count, *port.shape), "float32"
 
 
 def _inner_limits(port: Port) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +201,11 @@ def _inner_limits(port: Port) -> tuple[np.ndarray, np.ndarray]:
     low = np.where(low < exact[:, 0], np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > exact[:, 1], np.nextafter(high, np.float32(-np.inf)), high)
     return low, high
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} is {value!r}, expected {' or '.join(known)}")
 
 
 def _whole(name: str, value: int, low: int, high: int) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 import benchmarks.__main__
 import cpp_ext
-from benchmarks import machine, peers
+from benchmarks import peers
 from benchmarks.compare import Case, Way, WrongValue, compare, fastest, relative_difference
+from runtime import machine
 
 
 def test_compare_counts_units() -> None:
@@ -134,7 +135,7 @@ def test_peers_compute_ssim() -> None:
 
 
 def test_machine_is_described() -> None:
-    described = machine.describe()
+    described = machine.describe(benchmarks.__main__.PACKAGES)
     assert described["cores_usable"] <= described["cores"] and described["isa"] == cpp_ext.isa()
     assert described["versions"]["numpy"] == np.__version__ and described["processor"]
 
@@ -160,7 +161,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_every_file_is_a_subject_or_said_not_to_be() -> None:
-    assert benchmarks.__main__.subjects() == ["engine", "gpu", "kernels", "render"]
+    assert benchmarks.__main__.subjects() == ["engine", "gpu", "kernels", "overhead", "render"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A small torch generator with everything that export has to deal with, and a run that holds it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ LIMITS = ((-1.2, 2.0), (-0.1, 0.7), (-3.0, 3.0))
 
 class TinyGenerator(nn.Module):
     """z [N, 16] → image [N, 3, 20, 20] in [-1, 1], joints [N, 3] rad within LIMITS. Batch norm after a fully connected
-    layer, after a reshape and after both kinds of convolution."""
+    layer, after a reshape and after both kinds of convolution; a wide transposed convolution and a narrow one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,13 +27,13 @@ class TinyGenerator(nn.Module):
         self.start = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU())
         self.steps = nn.Sequential(
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(16, 12, 3, 1, 1, bias=False),
+            nn.Conv2d(16, 12, 3, 2, 1, bias=False),
             nn.BatchNorm2d(12),
             nn.ReLU(),
-            nn.ConvTranspose2d(12, 8, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(8),
+            nn.ConvTranspose2d(12, 16, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(16),
             nn.ReLU(),
-            nn.Conv2d(8, 3, 3, 1, 1),
+            nn.ConvTranspose2d(16, 3, 4, 2, 1),
             nn.Tanh(),
         )
         self.joints = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3), nn.Tanh())
@@ -73,6 +74,21 @@ class FakeRun:
         return [self.graph]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """PyTorch's threads wait by spinning: with small batches on a busy machine that is most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds or leaves engines in the user's cache."""
+    monkeypatch.setenv("AWASE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def graph() -> Graph:
     """The graph of a generator whose batch norms have seen data."""
@@ -95,4 +111,15 @@ def onnx_file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("onnx") / "generator.onnx"
     export_onnx(graph, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(run: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an engine; do not change it."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install awase[trt]")
+    from export.pipeline import export_run
+
+    path = tmp_path_factory.mktemp("bundles") / "whole"
+    export_run(run, path, engines=("tensorrt-rtx",), capabilities=("SM89",))
     return path

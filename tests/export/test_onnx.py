@@ -22,6 +22,7 @@ def test_file(onnx_file: Path) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     operators = {node.op_type for node in model.graph.node}
     assert "BatchNormalization" not in operators and {"Conv", "ConvTranspose", "Gemm"} <= operators
+    assert [node.op_type for node in model.graph.node].count("ConvTranspose") == 1 and "DepthToSpace" in operators
     for value in (*model.graph.input, *model.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [path.name for path in onnx_file.parent.iterdir()] == [onnx_file.name]

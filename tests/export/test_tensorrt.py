@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from export import tensorrt
+from export.cache import EngineCache
 from export.errors import ExportError
-from runtime.bundle import Port
+from export.precision import reduce_precision
+from export.references import OnnxReference
+from runtime.bundle import Port, Precision
 from runtime.errors import InputError
 from trainer.recipe import Graph
 
@@ -84,6 +88,36 @@ def test_parse_capabilities() -> None:
         tensorrt.parse_capabilities(",")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_reduced_precisions(graph: Graph, onnx_file: Path, tmp_path: Path, precision: Precision) -> None:
+    """Transposed convolutions in int8 too."""
+    reference = OnnxReference(graph.name, graph.inputs, graph.outputs, onnx_file, "the fp32 file")
+    reduce_precision(reference, onnx_file, tmp_path / "made.onnx", precision)
+    engine = tensorrt.build(tmp_path / "made.onnx", graph.inputs, "tensorrt-rtx", precision=precision)
+    assert set(MODERN) <= set(engine.compute_capabilities)
+    assert ("SM75" in engine.compute_capabilities) == (
+        precision == "fp16"
+    )  # int8 leaves fully connected layers in fp32
+
+
+def test_batches_are_the_profile(graph: Graph, onnx_file: Path) -> None:
+    engine = tensorrt.build(onnx_file, graph.inputs, "tensorrt-rtx", ["SM89"], (2, 4, 32))
+    assert engine.profile == {"z": ((2, 16), (4, 16), (32, 16))}
+
+
+def test_parse_batches() -> None:
+    assert tensorrt.parse_batches("1:8:64") == (1, 8, 64) and tensorrt.parse_batches("4:4:4") == (4, 4, 4)
+    for text in ("", "8", "1:8", "0:1:2", "8:4:64", "1:64:8", "1:2:3:4", "a:b:c", "1:2:65537", "1:-2:3", "1:2:1e3"):
+        with pytest.raises(InputError, match=f"--batch is '{text}', expected MIN:OPT:MAX"):
+            tensorrt.parse_batches(text)
+
+
+def test_type_stubs_alone_are_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of type stubs makes `import tensorrt` succeed with nothing in it."""
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    assert tensorrt.flavours() == ["tensorrt-rtx"]
+
+
 def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -91,10 +125,20 @@ def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         tensorrt.flavours()
 
 
-def test_the_same_code_drives_tensorrt(graph: Graph, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_code_drives_tensorrt(
+    graph: Graph, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The data-centre library needs its GPU; with its sister in its place all of our path but that is run."""
     monkeypatch.setitem(tensorrt.MODULES, "tensorrt", "tensorrt_rtx")
     monkeypatch.setattr(tensorrt, "_own_capability", lambda: ("SM90",))
     assert tensorrt.flavours() == ["tensorrt-rtx", "tensorrt"]
-    engine = tensorrt.build(onnx_file, graph.inputs, "tensorrt")
+    monkeypatch.setattr(tensorrt, "_own_gpu", lambda: "NVIDIA H100")
+    cache = EngineCache(tmp_path)
+    engine = tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=cache)
     assert engine.flavour == "tensorrt" and engine.compute_capabilities == ("SM90",)
+    assert cache.timings(engine.version, "NVIDIA H100")  # what it timed is kept for the next build
+    assert tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=cache).cached
+    monkeypatch.setattr(tensorrt, "_own_gpu", lambda: "NVIDIA H200")
+    assert not tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=cache).cached
+    cache.put_timings(engine.version, "NVIDIA H200", b"damaged")
+    assert tensorrt.build(onnx_file, graph.inputs, "tensorrt", batches=(1, 1, 1), cache=cache).data

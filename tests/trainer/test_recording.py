@@ -137,6 +137,15 @@ def test_what_is_saved_is_read_back_equal(folder, robot):
     assert [entry.name for entry in (folder / "new").iterdir()] == ["data.npz"]
 
 
+def test_an_npz_as_the_runtime_generates_it(tmp_path):
+    from runtime.__main__ import main
+
+    assert main(["generate", "mgan-robot", "--count", "6", "--first", "3", "--npz", str(tmp_path / "data.npz")]) == 0
+    recording = Recording.read(tmp_path / "data.npz")
+    assert len(recording) == 6 and [m.name for m in recording.modalities] == ["image", "joints"]
+    assert recording.modality("joints").names[0] == "LShoulderPitch" and recording.modality("joints").unit == "rad"
+
+
 def test_an_npz_of_plain_arrays(tmp_path):
     np.savez(tmp_path / "data.npz", images=pixels(), joints=angles().astype(np.float64), robot=json.dumps(ROBOT))
     recording = Recording.read(tmp_path / "data.npz")

@@ -84,7 +84,8 @@ def read_npz(path: Path) -> tuple[list[Column], dict[str, Any] | None]:
             raise InputError(f"{path}: robot: got unreadable text, expected a robot's description as JSON") from None
     extra = ("_names", "_limits", "_unit", "_limits_from")
     beside = {name + suffix for name in content for suffix in extra}
-    columns = [_npz_column(path, name, content) for name in content if name not in beside]
+    # A single number is no modality: generated files say their seed and the first sample's number.
+    columns = [_npz_column(path, name, content) for name in content if name not in beside and content[name].ndim]
     _check_names(columns, str(path))
     return columns, robot
 

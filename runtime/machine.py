@@ -1,30 +1,19 @@
-"""What a figure depends on: the processor, its cores and instruction set, the versions of everything compared."""
+"""What a figure depends on: the processor, its cores and instruction set, the versions of what was measured."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cpp_ext
 
-PACKAGES = (
-    "numpy",
-    "torch",
-    "scikit-image",
-    "frame-analytics",
-    "fast-ssim",
-    "pytorch-msssim",
-    "torchmetrics",
-    "onnxruntime",
-    "pybullet",
-)
 
-
-def describe() -> dict[str, Any]:
-    """This machine, as it goes into the JSON."""
+def describe(packages: Sequence[str]) -> dict[str, Any]:
+    """This machine, as it goes into the JSON; `packages`: whose versions to give, of those that are installed."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -33,7 +22,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "isa": cpp_ext.isa(),
-        "versions": {name: version for name in PACKAGES if (version := installed(name))},
+        "versions": {name: version for name in packages if (version := installed(name))},
     }
 
 
