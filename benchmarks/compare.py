@@ -14,6 +14,10 @@ Setting = Callable[[], AbstractContextManager[Any]]
 """What holds while a side is timed (its threads, its instruction set) and is put back after; not timed itself."""
 
 
+SETTLE = 0.01
+"""Seconds before a timing: the other side's threads wait a while for more work, busily, before they sleep."""
+
+
 class Case(NamedTuple):
     """One comparison. `peer` is None where the peer is not installed: then ours is timed alone."""
 
@@ -141,6 +145,7 @@ def _difference(case: Case) -> float:
 def _time(call: Callable[[], Any], setting: Setting, repeats: int) -> float:
     """Seconds a call takes."""
     with setting():
+        time.sleep(SETTLE)
         call()  # caches and sleeping threads
         started = time.perf_counter()
         for _ in range(repeats):

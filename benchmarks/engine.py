@@ -124,7 +124,8 @@ def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 def _torch_peers(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
     folded = _folded(copy.deepcopy(module)).to(memory_format=torch.channels_last)
     half = copy.deepcopy(folded).bfloat16()
-    compiled = torch.compile(copy.deepcopy(folded), dynamic=False)
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(folded), dynamic=False)  # for each batch size anew
 
     def inference(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def run(z: Tensor) -> Tensor:

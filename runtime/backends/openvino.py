@@ -72,7 +72,7 @@ class OpenVinoSession(Session):
             raise InputError(f"{path}: openvino cannot open it: {_words(error)}") from error
         self.inputs = [_slot(port, self.path) for port in self._model.inputs]
         self.outputs = [_slot(port, self.path) for port in self._model.outputs]
-        self.overlap = 2 if hint == "throughput" else 1
+        self.overlap = 2  # one run's results are read, and packed, while the next one computes
         self._making = threading.RLock()
         self._single = self._compile(1)
         self._buckets: dict[int, _Bucket | None] = {}
