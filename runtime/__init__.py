@@ -13,12 +13,17 @@ from runtime.errors import InputError
 if TYPE_CHECKING:
     from runtime.bundle import Bundle, Precision
     from runtime.models import Multimodal
+    from runtime.session import Hint
 
 __all__ = ["InputError", "load"]
 
 
 def load(
-    bundle: str | Path | Bundle, device: str = "auto", precision: Precision = "fp32", threads: int | None = None
+    bundle: str | Path | Bundle,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    hint: Hint = "latency",
 ) -> Multimodal:
     """Open a bundle and return its task-level model.
 
@@ -29,6 +34,8 @@ def load(
             tensorrt, cuda, openvino and cpu that truly works here (`model.choice` says which, and why).
         precision: "fp32", "fp16" or "int8": one that the bundle was exported in. "auto" never changes it.
         threads: CPU threads for one run; None: the engine's own choice.
+        hint: for OpenVINO: "latency" (all threads work on one run) or "throughput" (several runs at once on fewer
+            threads each, which many cores are best used by: `stream` keeps them busy). Others take no notice.
 
     Raises:
         InputError: no such bundle, a file of it is missing or changed, it was written by a newer version, or the
@@ -44,4 +51,4 @@ def load(
         raise InputError(
             f"{opened.path}: model {opened.manifest.model!r} is not one of {', '.join(MODELS)}; upgrade awase to run it"
         )
-    return model.load(opened, device, precision, threads)
+    return model.load(opened, device, precision, threads, hint)

@@ -7,7 +7,7 @@ import importlib.util
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from runtime.errors import InputError, one_line
 if TYPE_CHECKING:
     from runtime.bundle import Bundle, Precision
 
+Hint = Literal["latency", "throughput"]
 DEVICES = "auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N"
 """What can be asked for."""
 ORDER = ("tensorrt", "cuda", "openvino", "cpu")
@@ -148,6 +149,7 @@ def open_session(
     device: str = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    hint: Hint = "latency",
 ) -> tuple[Session, str]:
     """Open one graph of a bundle.
 
@@ -159,6 +161,8 @@ def open_session(
             cpu that truly works here.
         precision: which variant of the graph: "fp32", "fp16" or "int8".
         threads: CPU threads for one run; None: the engine's own choice.
+        hint: for OpenVINO: "latency" (all threads work on one run) or "throughput" (several runs at once on fewer
+            threads each, which many cores are best used by: `stream` keeps them busy). Others take no notice.
 
     Returns:
         The session, and one line that says what was picked and, for "auto", why not the others.
@@ -171,14 +175,16 @@ def open_session(
         raise InputError(f"device is {device!r}, expected {DEVICES}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}, expected a whole number of at least 1, or None")
+    if hint not in ("latency", "throughput"):
+        raise InputError(f"hint is {hint!r}, expected latency or throughput")
     bundle.graph(graph, precision)  # a precision that is not there is not a reason to try another backend
     if device != "auto":
-        session = _open_checked(asked[1] or asked[2], int(asked[3] or 0), bundle, graph, precision, threads)
+        session = _open_checked(asked[1] or asked[2], int(asked[3] or 0), bundle, graph, precision, threads, hint)
         return session, _picked(session)
     reasons = []
     for kind in ORDER:
         try:
-            session = _open_checked(kind, 0, bundle, graph, precision, threads)
+            session = _open_checked(kind, 0, bundle, graph, precision, threads, hint)
             _try_out(session)
         except InputError as error:
             reasons.append(f"{kind}: {error}")
@@ -192,9 +198,9 @@ def open_session(
 
 
 def _open_checked(
-    kind: str, number: int, bundle: Bundle, graph: str, precision: Precision, threads: int | None
+    kind: str, number: int, bundle: Bundle, graph: str, precision: Precision, threads: int | None, hint: Hint
 ) -> Session:
-    session = _open(kind, number, bundle, graph, precision, threads)
+    session = _open(kind, number, bundle, graph, precision, threads, hint)
     entry = bundle.graph(graph, precision)
     for what, have, want in (("input", session.inputs, entry.inputs), ("output", session.outputs, entry.outputs)):
         described = {port.name: (port.dtype, port.shape) for port in want}
@@ -205,7 +211,9 @@ def _open_checked(
     return session
 
 
-def _open(kind: str, number: int, bundle: Bundle, graph: str, precision: Precision, threads: int | None) -> Session:
+def _open(
+    kind: str, number: int, bundle: Bundle, graph: str, precision: Precision, threads: int | None, hint: Hint
+) -> Session:
     entry = bundle.graph(graph, precision)
     path = bundle.file(entry)
     if kind in ("cuda", "tensorrt"):
@@ -217,7 +225,7 @@ def _open(kind: str, number: int, bundle: Bundle, graph: str, precision: Precisi
     if kind == "openvino":
         from runtime.backends.openvino import OpenVinoSession
 
-        return OpenVinoSession(path, threads, precision)
+        return OpenVinoSession(path, threads, precision, hint)
     if kind == "cuda" and importlib.util.find_spec("pycuda"):  # without it, results are copied by ONNX Runtime itself
         from runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaSession
 

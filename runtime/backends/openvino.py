@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import cpp_ext
 from runtime.errors import InputError, one_line
-from runtime.session import Session, Shaped, Slot, check_feeds, check_results
+from runtime.session import Hint, Session, Shaped, Slot, check_feeds, check_results
 
 if TYPE_CHECKING:
     from runtime.bundle import Precision
@@ -47,7 +47,7 @@ class OpenVinoSession(Session):
         path: str | Path,
         threads: int | None = None,
         precision: Precision = "fp32",
-        hint: Literal["latency", "throughput"] = "latency",
+        hint: Hint = "latency",
     ) -> None:
         try:
             import openvino
@@ -55,8 +55,6 @@ class OpenVinoSession(Session):
             raise InputError("openvino is not installed; `pip install awase[cpu]`") from None
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, expected at least 1 or None")
-        if hint not in ("latency", "throughput"):
-            raise InputError(f"hint is {hint!r}, expected latency or throughput")
         self.precision = precision
         self.path = Path(path)
         self._openvino = openvino
@@ -72,9 +70,10 @@ class OpenVinoSession(Session):
             raise InputError(f"{path}: openvino cannot open it: {_words(error)}") from error
         self.inputs = [_slot(port, self.path) for port in self._model.inputs]
         self.outputs = [_slot(port, self.path) for port in self._model.outputs]
-        self.overlap = 2  # one run's results are read, and packed, while the next one computes
         self._making = threading.RLock()
         self._single = self._compile(1)
+        # One run's results are read, and packed, while the next ones compute.
+        self.overlap = 1 + self._single.streams
         self._buckets: dict[int, _Bucket | None] = {}
 
     def pieces(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
@@ -146,6 +145,8 @@ class _Bucket:
 
     def __init__(self, size: int, compiled: Any) -> None:
         self.size = size
+        self.streams = int(compiled.get_property("NUM_STREAMS"))
+        """How many runs OpenVINO works on at once."""
         self._compiled = compiled
         self._free: list[_Request] = []
 

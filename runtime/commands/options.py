@@ -35,6 +35,12 @@ def add_engine(command: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default="fp32", help="which variant of the bundle's graphs (default fp32)"
     )
     command.add_argument("--threads", type=int, help="CPU threads (default: the engine's own choice)")
+    command.add_argument(
+        "--hint",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="what OpenVINO makes of many cores: one run on all of them, or several runs at once (default latency)",
+    )
 
 
 def add_samples(command: argparse.ArgumentParser, count: int, counted: str) -> None:
@@ -63,7 +69,7 @@ def load(options: argparse.Namespace) -> Any:
     """The bundle's model on the device asked for; what was picked, and why, goes to stderr in one line."""
     import runtime
 
-    model = runtime.load(options.bundle, options.device, options.precision, options.threads)
+    model = runtime.load(options.bundle, options.device, options.precision, options.threads, options.hint)
     print(model.choice, file=sys.stderr)
     return model
 

@@ -12,7 +12,7 @@ import numpy as np
 import cpp_ext
 from runtime.backends import drawn
 from runtime.errors import InputError
-from runtime.session import Session, check_feeds, open_session
+from runtime.session import Hint, Session, check_feeds, open_session
 from runtime.stream import ahead
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Place = Literal["host", "device"]
 
 
 class Multimodal:
-    """Draws samples of all modalities together.
+    """Draws samples of all modalities together. One model may be used from several threads at once.
 
     Args:
         bundle: the bundle it came from.
@@ -56,10 +56,15 @@ class Multimodal:
 
     @classmethod
     def load(
-        cls, bundle: Bundle, device: str = "auto", precision: Precision = "fp32", threads: int | None = None
+        cls,
+        bundle: Bundle,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        hint: Hint = "latency",
     ) -> Multimodal:
         """Open the bundle's graph on a device; see `runtime.load`."""
-        return cls(bundle, *open_session(bundle, GRAPH, device, precision, threads))
+        return cls(bundle, *open_session(bundle, GRAPH, device, precision, threads, hint))
 
     def generate(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import runtime
 import runtime.backends.openvino as backend
 from runtime.backends.openvino import BUCKETS, OpenVinoSession
 from runtime.bundle import PRETRAINED
@@ -54,12 +55,15 @@ def test_the_caller_s_arrays_are_left_alone() -> None:
     assert np.array_equal(z, before) and np.array_equal(results["image"], kept)
 
 
-@pytest.mark.parametrize("hint", ["latency", "throughput"])
-def test_hints_give_the_same(hint: Any) -> None:
-    session = OpenVinoSession(FILE, threads=2, hint=hint)
-    z = backend._probe(session.inputs[0], 9)
-    reference = OpenVinoSession(FILE, threads=1).run({"z": z})
-    assert np.abs(session.run({"z": z})["image"] - reference["image"]).max() < 1e-5
+def test_hints() -> None:
+    latency = runtime.load("mgan-robot", "openvino", threads=2)
+    throughput = runtime.load("mgan-robot", "openvino", threads=2, hint="throughput")
+    assert latency.session.overlap == 2 and throughput.session.overlap >= 2
+    expected = latency.generate(70, seed=4)
+    for batch in (1, 9, 64):
+        images = [sample.image.copy() for sample in throughput.stream(70, batch, seed=4)]
+        difference = np.concatenate(images).astype(int) - expected.image
+        assert np.abs(difference).max() <= 1
 
 
 def test_arithmetic_stays_float32() -> None:
@@ -75,7 +79,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="threads is 0"):
         OpenVinoSession(FILE, threads=0)
     with pytest.raises(InputError, match="hint is 'fast', expected latency or throughput"):
-        OpenVinoSession(FILE, hint="fast")  # type: ignore[arg-type]
+        runtime.load("mgan-robot", "openvino", hint="fast")  # type: ignore[arg-type]
 
 
 def test_open_sizes_are_refused(tmp_path: Path) -> None:
