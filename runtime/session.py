@@ -181,20 +181,23 @@ def open_session(
     if device != "auto":
         session = _open_checked(asked[1] or asked[2], int(asked[3] or 0), bundle, graph, precision, threads, hint)
         return session, _picked(session)
-    reasons = []
-    for kind in ORDER:
+    reasons: dict[str, list[str]] = {}  # which backends each keeps away
+    for number, kind in enumerate(ORDER):
         try:
             session = _open_checked(kind, 0, bundle, graph, precision, threads, hint)
             _try_out(session)
         except InputError as error:
-            reasons.append(f"{kind}: {error}")
+            reasons.setdefault(str(error), []).append(kind)
         except Exception as error:  # an engine that opens and then fails is not the one to use, whatever it raises
-            reasons.append(f"{kind}: {type(error).__name__}: {one_line(error)}")
+            reasons.setdefault(f"{type(error).__name__}: {one_line(error)}", []).append(kind)
         else:
-            untried = ORDER[len(reasons) + 1 :]
-            rest = [f"{', '.join(untried)} not needed"] if untried else []
-            return session, " | ".join([_picked(session), *reasons, *rest])
-    raise InputError(f"{bundle.path}: nothing here can run graph {graph}: {' | '.join(reasons)}")
+            rest = {"not needed": list(ORDER[number + 1 :])} if ORDER[number + 1 :] else {}
+            return session, " | ".join([_picked(session), *_said(reasons | rest)])
+    raise InputError(f"{bundle.path}: nothing here can run graph {graph}: {' | '.join(_said(reasons))}")
+
+
+def _said(reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{', '.join(kinds)}: {reason}" for reason, kinds in reasons.items()]
 
 
 def _open_checked(

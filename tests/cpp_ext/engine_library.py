@@ -60,6 +60,7 @@ class SessionOptions(ctypes.Structure):
         ("device", ctypes.c_char_p),
         ("threads", ctypes.c_int32),
         ("onnxruntime", ctypes.c_char_p),
+        ("tensorrt", ctypes.c_char_p),
     ]
 
 

@@ -31,8 +31,8 @@ def test_auto_says_what_and_why() -> None:
     model = runtime.load("mgan-robot")
     assert model.session.backend == "openvino" and model.session.device == "cpu"
     words = model.choice.split(" | ")
-    assert words[0] == "fp32 on cpu by openvino" and words[-1] == "cpu not needed"
-    assert [word.split(":")[0] for word in words[1:-1]] == ["tensorrt", "cuda"] and "no NVIDIA driver" in model.choice
+    assert words[0] == "fp32 on cpu by openvino" and words[-1] == "cpu: not needed"
+    assert [word.split(":")[0] for word in words[1:-1]] == ["tensorrt, cuda"] and "no NVIDIA driver" in model.choice
 
 
 @no_gpu
@@ -47,7 +47,7 @@ def test_auto_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("openvino", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
-    message = "nothing here can run graph generator: tensorrt: .* | cpu: onnxruntime is not"
+    message = "nothing here can run graph generator: tensorrt, cuda: .* | cpu: onnxruntime is not"
     with pytest.raises(InputError, match=message.replace("|", r"\|")):
         runtime.load("mgan-robot")
 
