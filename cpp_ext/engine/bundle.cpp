@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/onnx_file.h"
 #include "engine/sha256.h"
 #include "src/error.h"
 
@@ -66,6 +67,19 @@ std::string read_verified(const std::string &folder, const File &file) {
   return bytes;
 }
 
+// Weights elsewhere would be read by ONNX Runtime, and nothing would have verified them.
+void check_complete(const std::string &folder, const File &file) {
+  const std::string path = folder + "/" + file.name;
+  bool elsewhere = false;
+  try {
+    elsewhere = weights_outside(read_verified(folder, file));
+  } catch (const Error &error) {
+    if (std::strcmp(error.what(), "no ONNX file") != 0) throw;
+    wrong(path + " is no ONNX file; export the bundle again");
+  }
+  if (elsewhere) wrong(path + " keeps weights in another file, which nothing verifies; export the bundle again");
+}
+
 Manifest open_manifest(const std::string &folder) {
   struct stat about {};
   if (stat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode))
@@ -113,6 +127,8 @@ Description::Description(const std::vector<Graph> &graphs) {
 Bundle::Bundle(const std::string &folder)
     : folder(folder), manifest(open_manifest(folder)), description(manifest.graphs) {
   for (const File &file : manifest.files) read_verified(folder, file);
+  for (const Graph &graph : manifest.graphs)
+    for (const Variant &variant : graph.variants) check_complete(folder, variant.file);
 }
 
 const Graph &Bundle::graph(const char *name) const {
@@ -124,14 +140,16 @@ const Graph &Bundle::graph(const char *name) const {
   wrong(folder + ": no graph " + name + ", only " + known);
 }
 
-std::string Bundle::onnx(const Graph &graph, const char *precision) const {
+const Variant &Bundle::variant(const Graph &graph, const char *precision) const {
   const std::string wanted = precision ? precision : "fp32";
   std::string known;
   for (const Variant &variant : graph.variants) {
-    if (variant.precision == wanted) return read_verified(folder, variant.file);
+    if (variant.precision == wanted) return variant;
     known += (known.empty() ? "" : ", ") + variant.precision;
   }
   wrong(folder + ": graph " + graph.name + " is there in " + known + ", not in " + wanted);
 }
+
+std::string Bundle::read(const File &file) const { return read_verified(folder, file); }
 
 }  // namespace awase::engine

@@ -32,8 +32,11 @@ struct Bundle {
   // The graph called `name` (NULL: the first). Throws where there is none.
   const Graph &graph(const char *name) const;
 
-  // A graph's file in one precision (NULL: fp32), read and verified again: what is used is what was checked.
-  std::string onnx(const Graph &graph, const char *precision) const;
+  // A graph in one precision (NULL: fp32). Throws where there is none.
+  const Variant &variant(const Graph &graph, const char *precision) const;
+
+  // One of its files, verified again: what is used is what was checked.
+  std::string read(const File &file) const;
 
   std::string folder;
   Manifest manifest;

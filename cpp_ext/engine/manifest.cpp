@@ -55,6 +55,13 @@ class Field {
     return items;
   }
 
+  std::vector<std::pair<std::string, Field>> members() const {
+    if (!value_.is_object()) refuse("an object");
+    std::vector<std::pair<std::string, Field>> members;
+    for (const auto &item : value_.items()) members.emplace_back(item.key(), Field(item.value(), inside(item.key())));
+    return members;
+  }
+
   std::string text() const {
     if (!value_.is_string()) refuse("text");
     const auto &text = value_.get_ref<const std::string &>();
@@ -120,7 +127,8 @@ File read_file(const Field &entry) {
   File file{entry["file"].text(), uint64_t(entry["bytes"].whole(0)), entry["sha256"].sha256()};
   // It must not make us open files outside the bundle.
   if (file.name.empty() || file.name == "." || file.name == ".." || file.name == kManifest ||
-      file.name.find_first_of("/\\") != std::string::npos)
+      file.name.find_first_of("/\\") != std::string::npos ||
+      std::any_of(file.name.begin(), file.name.end(), [](unsigned char c) { return c < 32 || c == 127; }))
     entry["file"].refuse("a plain file name");
   return file;
 }
@@ -167,9 +175,27 @@ std::string read_precision(const Field &entry) {
   return entry.has("precision") ? known[entry["precision"].choice({"fp32", "fp16", "int8"})] : known[0];
 }
 
+// Names that no input or output may have: they would be fields of Python's samples, beside those of generated files.
+constexpr const char *kTaken[] = {"and",   "as",     "assert",   "async", "await", "break",  "class",  "continue", "def",
+                                  "del",   "elif",   "else",     "except", "finally", "for", "from",  "global",   "if",
+                                  "import", "in",    "is",       "lambda", "nonlocal", "not", "or",   "pass",     "raise",
+                                  "return", "try",   "while",    "with",  "yield", "seed",   "first", "robot"};
+
+void check_names(const Field &entry, const Graph &graph) {
+  std::vector<std::string> names;
+  for (const Port &port : graph.inputs) names.push_back(port.name);
+  for (const Port &port : graph.outputs) names.push_back(port.name);
+  for (const std::string &name : names) {
+    if (std::count(names.begin(), names.end(), name) > 1) entry["outputs"].refuse("names of which none is there twice");
+    if (std::find(std::begin(kTaken), std::end(kTaken), name) != std::end(kTaken))
+      entry["outputs"].refuse("names other than " + name);
+  }
+}
+
 void read_graph(const Field &entry, Manifest &manifest) {
   entry.object({"file", "bytes", "sha256", "name", "precision", "opset", "inputs", "outputs", "parity"});
   Graph graph{entry["name"].identifier(), read_ports(entry["inputs"]), read_ports(entry["outputs"]), {}};
+  check_names(entry, graph);
   entry["opset"].whole(1);
   const Variant variant{read_precision(entry), read_file(entry)};
   manifest.files.push_back(variant.file);
@@ -194,10 +220,19 @@ void read_engine(const Field &entry, Manifest &manifest) {
   for (const Graph &other : manifest.graphs)
     for (const Variant &variant : other.variants) known |= other.name == graph && variant.precision == precision;
   if (!known) entry["graph"].refuse("a graph of the bundle in " + precision);
-  entry["onnx_sha256"].sha256();
-  entry["flavour"].choice({"tensorrt-rtx", "tensorrt"});
-  entry["version"].text();
-  manifest.files.push_back(read_file(entry));
+  constexpr const char *flavours[] = {"tensorrt-rtx", "tensorrt"};
+  const int flavour = entry["flavour"].choice({"tensorrt-rtx", "tensorrt"});
+  Engine engine{read_file(entry), graph, precision, entry["onnx_sha256"].sha256(), flavours[flavour],
+                entry["version"].text(), {}, {}};
+  for (const Field &capability : entry["compute_capabilities"].list()) engine.capabilities.push_back(capability.text());
+  for (const auto &[input, field] : entry["profile"].members()) {
+    const std::vector<Field> ends = field.list();
+    if (ends.size() != 3) field.refuse("three shapes: smallest, best, largest");
+    for (size_t k = 0; k < 3; ++k)
+      for (const Field &size : ends[k].list()) engine.profile[input][k].push_back(size.whole(1));
+  }
+  manifest.files.push_back(engine.file);
+  manifest.engines.push_back(std::move(engine));
 }
 
 Manifest read(const json &raw) {

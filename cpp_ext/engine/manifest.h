@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,9 +46,21 @@ struct Graph {
   std::vector<Variant> variants;
 };
 
+// A graph built for GPUs ahead of time.
+struct Engine {
+  File file;
+  std::string graph, precision;
+  std::string onnx_sha256;                // of the ONNX file it was built from
+  std::string flavour, version;           // "tensorrt" or "tensorrt-rtx", and the library's that built it
+  std::vector<std::string> capabilities;  // GPU generations it runs on, e.g. "SM89"; none: not known
+  // Smallest, best and largest shape of each input, batch first.
+  std::map<std::string, std::array<std::vector<int64_t>, 3>> profile;
+};
+
 struct Manifest {
   std::string name;
   std::vector<Graph> graphs;
+  std::vector<Engine> engines;
   std::vector<File> files;  // all of them, engines included
 };
 

@@ -1,15 +1,14 @@
 #include "engine/onnxruntime.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <dlfcn.h>
-#include <filesystem>
 #include <mutex>
 
 // The library is not linked: its functions come from the table that OrtGetApiBase of an opened one gives.
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
+#include "engine/library.h"
 #include "src/check.h"
 #include "src/error.h"
 
@@ -20,44 +19,7 @@ namespace {
 constexpr uint32_t kApiVersion = 17;
 static_assert(ORT_API_VERSION >= kApiVersion, "the engine needs the headers of ONNX Runtime 1.17 or newer");
 
-constexpr const char *kSoname = "libonnxruntime.so.1";
-
 // ---- the library ----
-
-// Where pip puts ONNX Runtime if it puts us into the same folder of packages.
-std::string beside_us() {
-  Dl_info us{};
-  if (!dladdr(reinterpret_cast<const void *>(&beside_us), &us) || !us.dli_fname) return "";
-  namespace fs = std::filesystem;
-  std::error_code none;
-  for (const fs::directory_entry &entry :
-       fs::directory_iterator(fs::path(us.dli_fname).parent_path() / "../../onnxruntime/capi", none))
-    if (entry.path().filename().string().rfind("libonnxruntime.so.", 0) == 0) return entry.path().string();
-  return "";
-}
-
-void *open_or_say(const char *path, const std::string &given) {
-  void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    const char *reason = dlerror();
-    throw Error(AWASE_UNAVAILABLE, given + ": ONNX Runtime's library cannot be opened: " + (reason ? reason : path));
-  }
-  return handle;
-}
-
-void *open_library(const char *asked) {
-  if (asked) return open_or_say(asked, "option onnxruntime");
-  const char *variable = std::getenv("AWASE_ONNXRUNTIME");
-  if (variable && *variable) return open_or_say(variable, "AWASE_ONNXRUNTIME");
-  if (void *handle = dlopen(kSoname, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)) return handle;
-  for (const char *name : {kSoname, "libonnxruntime.so"})
-    if (void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return handle;
-  const std::string path = beside_us();
-  if (!path.empty()) return open_or_say(path.c_str(), "the Python package onnxruntime");
-  throw Error(AWASE_UNAVAILABLE, std::string("ONNX Runtime's library was not found: neither ") + kSoname +
-                                     " on the loader's paths nor the Python package onnxruntime beside awase; give "
-                                     "its path in AWASE_ONNXRUNTIME");
-}
 
 struct Library {
   void *handle;
@@ -66,20 +28,16 @@ struct Library {
 
 // A process uses one ONNX Runtime, and keeps it: threads of it may live until the process ends.
 Library &library(const char *asked) {
+  static const LibrarySearch search{"ONNX Runtime", "onnxruntime", "AWASE_ONNXRUNTIME",
+                                    {"libonnxruntime.so.1", "libonnxruntime.so"}, "onnxruntime", "onnxruntime/capi"};
   static std::mutex mutex;
   static Library *opened = nullptr;
   const std::lock_guard<std::mutex> lock(mutex);
   if (opened) {
-    if (asked) {
-      void *again = open_or_say(asked, "option onnxruntime");
-      dlclose(again);
-      if (again != opened->handle)
-        throw Error(AWASE_INVALID, std::string("option onnxruntime: got ") + asked +
-                                       ", expected the library that this process uses already");
-    }
+    same_library(search, asked, opened->handle);
     return *opened;
   }
-  void *handle = open_library(asked);
+  void *handle = open_library(search, asked);
   try {
     using Base = const OrtApiBase *(*)();
     const auto base = reinterpret_cast<Base>(dlsym(handle, "OrtGetApiBase"));
@@ -108,13 +66,6 @@ ONNXTensorElementDataType onnx_dtype(int32_t dtype) {
     case AWASE_INT64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
     default: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   }
-}
-
-// ONNX Runtime's message, which may quote a damaged file, as one line of plain characters.
-std::string one_line(std::string text) {
-  for (char &c : text)
-    if (c < ' ' || c > '~') c = ' ';
-  return text.substr(0, 400);
 }
 
 // The graph's own inputs (or outputs) are the manifest's.
@@ -163,24 +114,10 @@ void use_cuda(Ort::SessionOptions &options, int32_t number) {
 
 }  // namespace
 
-Device read_device(const char *text) {
-  const std::string device = text ? text : "cpu";
-  if (device == "cpu") return {AWASE_CPU};
-  if (device == "cuda") return {0};
-  const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
-  if (!digits.empty() && digits.size() < 5 && digits.find_first_not_of("0123456789") == std::string::npos)
-    return {std::stoi(digits)};
-  if (device == "openvino" || device.rfind("tensorrt", 0) == 0)
-    throw Error(AWASE_UNAVAILABLE, "device: got " + device +
-                                       ", expected cpu, cuda or cuda:N; that one is of Python's runtime alone");
-  throw Error(AWASE_INVALID, "device: got " + device + ", expected cpu, cuda or cuda:N");
-}
-
 // ---- the graph ----
 
-struct OnnxRuntimeGraph::Parts {
+struct OnnxRuntimeModel::Parts {
   std::string what;
-  Device device;
   std::vector<std::string> names;           // inputs, then outputs: in the manifest's order
   std::vector<const char *> ins, outs;      // the same
   Ort::Session session{nullptr};
@@ -193,20 +130,20 @@ struct OnnxRuntimeGraph::Parts {
   }
 };
 
-OnnxRuntimeGraph::OnnxRuntimeGraph(const std::string &onnx, const std::string &what, const Graph &graph, Device device,
+OnnxRuntimeModel::OnnxRuntimeModel(const std::string &onnx, const std::string &what, const Graph &graph, int32_t device,
                                    int threads, const char *asked) {
   Library &opened = library(asked);
-  const bool cuda = device.number != AWASE_CPU;
+  const bool cuda = device != AWASE_CPU;
   try {
     parts_ = std::make_unique<Parts>();
-    parts_->what = what, parts_->device = device;
+    parts_->what = what;
     Ort::SessionOptions options;
     options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
     if (threads) options.SetIntraOpNumThreads(threads);
-    if (cuda) use_cuda(options, device.number);
+    if (cuda) use_cuda(options, device);
     parts_->session = Ort::Session(opened.env, onnx.data(), onnx.size(), options);
     parts_->host = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    if (cuda) parts_->card = Ort::MemoryInfo("Cuda", OrtDeviceAllocator, device.number, OrtMemTypeDefault);
+    if (cuda) parts_->card = Ort::MemoryInfo("Cuda", OrtDeviceAllocator, device, OrtMemTypeDefault);
     compare(what, parts_->session, true, graph.inputs);
     compare(what, parts_->session, false, graph.outputs);
   } catch (const Ort::Exception &error) {
@@ -219,9 +156,9 @@ OnnxRuntimeGraph::OnnxRuntimeGraph(const std::string &onnx, const std::string &w
     (k < graph.inputs.size() ? parts_->ins : parts_->outs).push_back(parts_->names[k].c_str());
 }
 
-OnnxRuntimeGraph::~OnnxRuntimeGraph() = default;
+OnnxRuntimeModel::~OnnxRuntimeModel() = default;
 
-void OnnxRuntimeGraph::run(const awase_tensor *inputs, const awase_tensor *outputs) const {
+void OnnxRuntimeModel::run(const awase_tensor *inputs, const awase_tensor *outputs) const {
   const Parts &parts = *parts_;
   try {
     std::vector<Ort::Value> ins, outs;

@@ -51,11 +51,6 @@ std::vector<std::array<float, 2>> inner_limits(const Port &port) {
   return inner;
 }
 
-int check_threads(int32_t threads) {
-  if (threads < 0 || threads > 1024) refuse("threads", std::to_string(threads), "0 (the engine's choice) to 1024");
-  return threads;
-}
-
 }  // namespace
 
 awase_tensor contiguous(void *data, awase_dtype dtype, const std::vector<int64_t> &shape) {
@@ -73,8 +68,7 @@ Session::Session(const Bundle &bundle, const awase_session_options &options)
       graphs_{bundle.graph(options.graph)},
       description_(graphs_),
       device_(read_device(options.device)),
-      model_(bundle.onnx(graph(), options.precision), what_, graph(), device_, check_threads(options.threads),
-             options.onnxruntime) {
+      model_(open_model(bundle, graph(), device_, options)) {
   for (const Port &port : graph().outputs) limits_.push_back(inner_limits(port));
 }
 
@@ -113,7 +107,7 @@ void Session::run(const awase_tensor *inputs, int32_t input_count, const awase_t
     for (int32_t in = 0; in < input_count; ++in) apart(name, outputs[k], "an input", inputs[in]);
     for (int32_t other = 0; other < k; ++other) apart(name, outputs[k], "another output", outputs[other]);
   }
-  model_.run(inputs, outputs);
+  model_->run(inputs, outputs);
 }
 
 void Session::check_generates() const {

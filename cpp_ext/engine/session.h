@@ -1,11 +1,12 @@
 // A session: one graph of a bundle, opened; arguments are checked here.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/bundle.h"
-#include "engine/onnxruntime.h"
+#include "engine/model.h"
 
 namespace awase::engine {
 
@@ -37,7 +38,7 @@ class Session {
   std::vector<Graph> graphs_;  // one
   Description description_;
   Device device_;
-  OnnxRuntimeGraph model_;
+  std::unique_ptr<const Model> model_;
   // For each output, lowest and highest float32 within each component's limits; empty without limits.
   std::vector<std::vector<std::array<float, 2>>> limits_;
 };

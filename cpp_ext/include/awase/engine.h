@@ -8,6 +8,12 @@
  * of these: the option `onnxruntime`, the environment variable AWASE_ONNXRUNTIME, one that the process has loaded
  * already, the loader's paths (libonnxruntime.so.1), the Python package `onnxruntime` installed beside this library.
  *
+ * On the device "tensorrt" an engine of the bundle runs instead: one that was built from the graph's very file, by the
+ * very version of the library, for the GPU's generation. The library of TensorRT or TensorRT-RTX, whichever this was
+ * built for, is found likewise: the option `tensorrt`, AWASE_TENSORRT_LIBRARY, the loader's paths (libnvinfer.so.10,
+ * libtensorrt_rtx.so.1), the Python package. That part is written against the documented interface and was compiled
+ * and run with stand-ins for NVIDIA's headers and libraries only; it has never run on a GPU.
+ *
  * Sessions may be run, and streams opened on them, from several threads at once. One stream is one thread's at a time.
  */
 #ifndef AWASE_ENGINE_H
@@ -78,13 +84,15 @@ typedef struct awase_session awase_session;
 typedef struct awase_session_options {
   const char *graph;       /* NULL: the bundle's first */
   const char *precision;   /* NULL: "fp32" */
-  const char *device;      /* "cpu", "cuda" or "cuda:N"; NULL: "cpu". CUDA has not been run on a GPU yet */
+  const char *device;      /* "cpu", "cuda[:N]" or "tensorrt[:N]"; NULL: "cpu". No GPU has run them yet */
   int32_t threads;         /* CPU threads for one run; 0: ONNX Runtime's choice */
   const char *onnxruntime; /* ONNX Runtime's shared library; NULL: it is looked for */
+  const char *tensorrt;    /* TensorRT's or TensorRT-RTX's; NULL: it is looked for */
 } awase_session_options;
 
-/* The graph's file is read and verified once more, and its inputs and outputs are compared with the manifest's. A
- * device that is not there is AWASE_UNAVAILABLE: no other takes its place. `options` NULL: all zeros. */
+/* The graph's file (or the engine's) is read and verified once more, and its inputs and outputs are compared with the
+ * manifest's. A device that is not there, and one that no engine of the bundle is for, is AWASE_UNAVAILABLE: no other
+ * takes its place. `options` NULL: all zeros. */
 AWASE_API awase_status awase_session_open(const awase_bundle *bundle, const awase_session_options *options,
                                           awase_session **session);
 
@@ -96,15 +104,19 @@ AWASE_API const awase_graph *awase_session_graph(const awase_session *session);
 
 /* Run the graph. `inputs` and `outputs` are arrays, one tensor for each of the graph's in their order, of the port's
  * dtype and [batch, shape...], the batch at least 1 and the same in all, rows one after another without gaps
- * (C-contiguous). The graph reads and writes the caller's memory without copies; on a CUDA session tensors may be in
- * host memory too, and are copied. It has finished when the function returns, on CUDA as well. */
+ * (C-contiguous). The graph reads and writes the caller's memory without copies; on a GPU tensors may be in host memory
+ * too, and are copied. What writes the inputs must have finished, and the run has when the function returns.
+ *
+ * TensorRT takes the batches of its engine's profile: larger ones are run in parts, others as the next larger power of
+ * two, of which the caller sees its own samples. Memory of the GPU is used in place if the batch is one that is run and
+ * the address a multiple of 256, and copied otherwise. Runs of several threads follow one another. */
 AWASE_API awase_status awase_session_run(awase_session *session, const awase_tensor *inputs, int32_t input_count,
                                          const awase_tensor *outputs, int32_t output_count);
 
 /* Samples first ... first + n - 1 of a seed, from a graph with one input of kind noise. `outputs` is one tensor in host
  * memory for each output: an image (of range [-1, 1]) uint8 [n, H, W, C], or [n, H, W, 4] with alpha 255 for C = 3; a
- * vector float32 [n, D], held within its limits. Sample k of seed s is the same in any batch, and the same that
- * `runtime.load(bundle, device="cpu").generate` gives in Python. */
+ * vector float32 [n, D], held within its limits. On the CPU, sample k of seed s is the same in any batch, and the same
+ * that `runtime.load(bundle, device="cpu").generate` gives in Python. */
 AWASE_API awase_status awase_session_generate(awase_session *session, uint64_t seed, uint64_t first,
                                               const awase_tensor *outputs, int32_t output_count);
 

@@ -149,6 +149,7 @@ struct SessionOptions {
   std::string precision = "fp32", device = "cpu";
   int32_t threads = 0;      // 0: ONNX Runtime's choice
   std::string onnxruntime;  // its shared library; "": looked for
+  std::string tensorrt;     // the same of TensorRT or TensorRT-RTX
 };
 
 class Session {
@@ -156,7 +157,7 @@ class Session {
   explicit Session(const Bundle &bundle, const SessionOptions &options = {}) {
     const auto text = [](const std::string &value) { return value.empty() ? nullptr : value.c_str(); };
     const awase_session_options chosen{text(options.graph), text(options.precision), text(options.device),
-                                       options.threads, text(options.onnxruntime)};
+                                       options.threads, text(options.onnxruntime), text(options.tensorrt)};
     awase_session *session = nullptr;
     detail::engine(awase_session_open(bundle.get(), &chosen, &session));
     owner_.reset(session);

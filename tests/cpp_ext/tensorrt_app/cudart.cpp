@@ -41,10 +41,17 @@ int device_of(const void *data, size_t bytes) {
 bool enqueue_on(cudaStream_t stream, std::function<void()> work) {
   if (!stream || stream->device != current) return false;
   stream->work.push_back(std::move(work));
+  stand_in_pending(1);
   return true;
 }
 
 EXPORT int stand_in_on_device(const void *data, size_t bytes) { return device_of(data, bytes) == current; }
+
+EXPORT int stand_in_pending(int change) {
+  static int pending = 0;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return pending += change;
+}
 
 EXPORT int stand_in_alive(int change) {
   static int alive = 0;
@@ -85,6 +92,7 @@ cudaError_t cudaMalloc(void **data, size_t bytes) {
   if (fails("cudaMalloc")) return cudaErrorMemoryAllocation;
   if (posix_memalign(data, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
   std::memset(*data, 0xFF, bytes);
+  stand_in_alive(1);
   const std::lock_guard<std::mutex> lock(mutex);
   blocks[static_cast<char *>(*data)] = {bytes, current};
   return cudaSuccess;
@@ -95,6 +103,7 @@ cudaError_t cudaFree(void *data) {
     if (!blocks.erase(static_cast<char *>(data))) return cudaErrorInvalidValue;
   }
   std::free(data);
+  stand_in_alive(-1);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t stream) {
@@ -122,6 +131,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream->device != current) return cudaErrorInvalidResourceHandle;
   for (const auto &work : stream->work) work();
+  stand_in_pending(-int(stream->work.size()));
   stream->work.clear();
   return fails("cudaStreamSynchronize") ? cudaErrorLaunchFailure : cudaSuccess;
 }

@@ -51,6 +51,7 @@ class Context : public IExecutionContext, Alive {
   Context(std::vector<Tensor> tensors, ILogger &log) : tensors_(std::move(tensors)), log_(log) {}
 
   bool setInputShape(char const *name, Dims const &dims) noexcept override {
+    if (fails("setInputShape")) return refuse("not this shape");
     for (const Tensor &tensor : tensors_) {
       if (!tensor.input || tensor.name != name) continue;
       const int64_t batch = dims.d[0];

@@ -23,5 +23,8 @@ __attribute__((visibility("default"))) bool enqueue_on(cudaStream_t stream, std:
 // All of it is memory of the device that is current.
 EXPORT int stand_in_on_device(const void *data, size_t bytes);
 
+// Pieces of work on streams that nobody has waited for.
+EXPORT int stand_in_pending(int change);
+
 // Things made less things destroyed: memory, streams and TensorRT's objects.
 EXPORT int stand_in_alive(int change);
