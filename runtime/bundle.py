@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import keyword
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.errors import InputError
+from runtime.onnx_file import weights_outside
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -39,7 +40,7 @@ Shape = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Port(_Model):
@@ -127,6 +128,10 @@ class FileEntry(_Model):
 Precision = Literal["fp32", "fp16", "int8"]
 
 
+RESERVED = ("seed", "first", "robot")
+"""What generated files say of themselves beside the modalities."""
+
+
 class GraphEntry(FileEntry):
     """One graph in ONNX form, in one precision. Whatever that is, inputs and outputs are as the ports say."""
 
@@ -136,6 +141,16 @@ class GraphEntry(FileEntry):
     inputs: tuple[Port, ...] = Field(min_length=1)
     outputs: tuple[Port, ...] = Field(min_length=1)
     parity: Parity | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GraphEntry:
+        names = [port.name for port in (*self.inputs, *self.outputs)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"graph {self.name}: two inputs or outputs are called {name!r}")
+            if keyword.iskeyword(name) or name in RESERVED:
+                raise ValueError(f"graph {self.name}: no input or output can be called {name!r}")
+        return self
 
 
 class EngineEntry(FileEntry):
@@ -240,6 +255,8 @@ class Bundle:
         manifest = read_manifest(path / MANIFEST)
         for entry in manifest.files:
             _verify(path / entry.file, entry)
+        for graph in manifest.graphs:
+            _check_complete(path / graph.file)
         return cls(path, manifest)
 
     def graph(self, name: str, precision: Precision = "fp32") -> GraphEntry:
@@ -276,11 +293,16 @@ def find(bundle: str | Path) -> Path:
         InputError: there is no such bundle.
     """
     text = str(bundle)
-    if isinstance(bundle, str) and re.fullmatch(r"[^/\\]+", text) and (PRETRAINED / text / MANIFEST).is_file():
+    if isinstance(bundle, str) and text in shipped():
         return PRETRAINED / text
+    if not isinstance(bundle, str | Path):
+        raise InputError(f"bundle is {bundle!r:.80}, expected a folder or the name of a shipped bundle")
     path = Path(bundle)
-    if (path / MANIFEST).is_file():
-        return path
+    try:
+        if (path / MANIFEST).is_file():
+            return path
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise InputError(f"{text[:200]!r} cannot be a bundle's folder: {error}") from None
     ships = f"shipped bundles: {', '.join(shipped()) or 'none'}"
     if path.is_dir():
         raise InputError(f"{path} holds no {MANIFEST}, so it is no bundle; make one with `python -m export` ({ships})")
@@ -340,3 +362,15 @@ def _verify(path: Path, entry: FileEntry) -> None:
         raise InputError(f"{str(path)[:300]} cannot be read: {error.strerror}; {again}") from None
     if digest != entry.sha256:
         raise InputError(f"{path} has changed: SHA-256 {digest[:12]}…, {MANIFEST} says {entry.sha256[:12]}…; {again}")
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse a graph that keeps weights elsewhere: nothing would have verified them."""
+    try:
+        outside = weights_outside(memoryview(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path} is no ONNX file; export the bundle again") from None
+    if outside:
+        raise InputError(f"{path} keeps weights in another file, which nothing verifies; export the bundle again")

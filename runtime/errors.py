@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 
@@ -32,12 +35,14 @@ def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
     """Wrap a command's `main(argv) -> exit status`: what the user can mend becomes one line on stderr and 2.
 
     That is an InputError, a file that cannot be read or written (OSError), and more asked for than memory holds.
+    SIGTERM ends the command as Ctrl-C does, so that nothing half-written stays.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str]) -> int:
         try:
-            return main(argv)
+            with _ended_by_sigterm():
+                return main(argv)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -56,6 +61,24 @@ def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
             return 2
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) in here, unless somebody has other plans for it."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def one_line(error: Exception) -> str:

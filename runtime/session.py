@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import re
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle, Precision
 
 Hint = Literal["latency", "throughput"]
+PRECISIONS = ("fp32", "fp16", "int8")
 DEVICES = "auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N"
 """What can be asked for."""
 ORDER = ("tensorrt", "cuda", "openvino", "cpu")
@@ -170,13 +170,15 @@ def open_session(
     Raises:
         InputError: no such graph or precision, an unknown or absent device, or threads below 1.
     """
-    asked = re.fullmatch(r"(auto|cpu|openvino)|(cuda|tensorrt)(?::(\d{1,3}))?", device)
+    asked = re.fullmatch(r"(auto|cpu|openvino)|(cuda|tensorrt)(?::(\d{1,3}))?", str(device))
     if not asked:
         raise InputError(f"device is {device!r}, expected {DEVICES}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}, expected a whole number of at least 1, or None")
     if hint not in ("latency", "throughput"):
         raise InputError(f"hint is {hint!r}, expected latency or throughput")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected {', '.join(PRECISIONS)}")
     bundle.graph(graph, precision)  # a precision that is not there is not a reason to try another backend
     if device != "auto":
         session = _open_checked(asked[1] or asked[2], int(asked[3] or 0), bundle, graph, precision, threads, hint)
@@ -220,7 +222,9 @@ def _open(
     entry = bundle.graph(graph, precision)
     path = bundle.file(entry)
     if kind in ("cuda", "tensorrt"):
-        check_driver()
+        from runtime.backends.cuda import check_driver
+
+        check_driver()  # before any of the large libraries is loaded
     if kind == "tensorrt":
         from runtime.backends.tensorrt import open_engine
 
@@ -250,18 +254,6 @@ def check_results(where: str, ports: Sequence[Shaped], results: Mapping[str, np.
                 f"{where}: output {port.name} came as {list(results[port.name].shape)}, the graph declares "
                 f"{[count, *port.shape]}; export the bundle again"
             )
-
-
-def check_driver() -> None:
-    """Refuse a GPU where there is no driver for one, before any of the large GPU libraries is loaded.
-
-    Raises:
-        InputError: NVIDIA's driver library is not here.
-    """
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        raise InputError("no NVIDIA driver (libcuda.so.1) is here, which a GPU needs; use openvino or cpu") from None
 
 
 def _try_out(session: Session) -> None:

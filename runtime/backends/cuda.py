@@ -84,8 +84,11 @@ class Device:
         try:
             with self.current():
                 memory = _Memory(self, self.cuda.mem_alloc(size))
-                self.cuda.memset_d8(int(memory.allocation), 0, size)
-                self.cuda.Context.synchronize()  # our streams do not wait for the default one
+                # On a stream of its own: to wait for all of the device would break the capture of another lane's graph.
+                stream = self.cuda.Stream(_NON_BLOCKING)
+                self.cuda.memset_d8_async(int(memory.allocation), 0, size, stream)
+                stream.synchronize()
+                del stream  # while the context is current: PyCUDA cannot free it elsewhere
         except self.cuda.MemoryError:
             raise InputError(f"{self.name}: no room for {size / 1e6:,.0f} MB more; use a smaller batch") from None
         return DeviceArray(memory, int(memory.allocation), shape, dtype, (CUDA, self.number))
@@ -119,9 +122,20 @@ class _Memory:
                 self.allocation.free()
 
 
+def check_driver() -> None:
+    """Refuse a GPU where there is no driver for one.
+
+    Raises:
+        InputError: NVIDIA's driver library is not here.
+    """
+    try:
+        _driver()
+    except OSError:
+        raise InputError("no NVIDIA driver (libcuda.so.1) is here, which a GPU needs; use openvino or cpu") from None
+
+
 def _pycuda() -> Any:
-    if not _has_driver():
-        raise InputError("no NVIDIA driver (libcuda.so.1) on this machine; use device cpu or openvino")
+    check_driver()
     try:
         import pycuda.driver
     except ImportError as error:
@@ -131,14 +145,6 @@ def _pycuda() -> Any:
             f"pycuda cannot be imported ({one_line(error)}); build it against this driver's CUDA"
         ) from None
     return pycuda.driver
-
-
-def _has_driver() -> bool:
-    try:
-        _driver()
-    except OSError:
-        return False
-    return True
 
 
 # --- CUDA graphs, by the driver's C interface ---

@@ -199,11 +199,13 @@ class DeviceSession(Session):
         """Run the graph once; see `Session.pieces`. A batch larger than a lane takes both if the other one is free."""
         count = check_feeds(self._where, self.inputs, feeds)
         parts = [slice(start, min(start + self.largest, count)) for start in range(0, count, self.largest)]
-        lanes = [self._free.get()]
-        try:
+        with contextlib.ExitStack() as taken:
+            lanes = [self._free.get()]
+            taken.callback(self._give_back, lanes[0])
             if len(parts) > 1:
                 with contextlib.suppress(queue.Empty):  # never waiting for one while holding another
                     lanes.append(self._free.get_nowait())
+                    taken.callback(self._give_back, lanes[1])
             pending: deque[tuple[Lane, slice, dict[str, np.ndarray]]] = deque()
             for number, part in enumerate(parts):
                 lane = lanes[number % len(lanes)]
@@ -212,9 +214,6 @@ class DeviceSession(Session):
                     yield _finished(*pending.popleft())
             while pending:
                 yield _finished(*pending.popleft())
-        finally:
-            for lane in lanes:
-                self._give_back(lane)
 
     def _give_back(self, lane: Lane) -> None:
         try:

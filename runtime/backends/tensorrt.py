@@ -158,7 +158,7 @@ def _check_gpu(path: Path, engine: EngineEntry, library: ModuleType, gpu: cuda.D
 # --- the engine ---
 
 
-def _logger(library: ModuleType) -> Any:
+def error_log(library: ModuleType) -> Any:
     """A logger that keeps errors instead of printing them: the libraries return None and say why here."""
 
     class Log(library.ILogger):  # type: ignore[name-defined]
@@ -182,7 +182,7 @@ class _Engine:
         self.said = False
         """Whether it was said that there are no CUDA graphs."""
         self._making = threading.Lock()
-        self._log = _logger(library)
+        self._log = error_log(library)
         data = path.read_bytes()
         try:
             self._runtime = library.Runtime(self._log)

@@ -177,7 +177,10 @@ class Multimodal:
 
     def _new(self, count: int, form: Form, place: Place = "host") -> Any:
         new: Any = self._on_gpu.gpu.empty if self._on_gpu is not None and place == "device" else np.empty
-        return self._sample(*(new(*_shown(port, count, form)) for port in self.modalities))
+        try:
+            return self._sample(*(new(*_shown(port, count, form)) for port in self.modalities))
+        except (MemoryError, OverflowError, ValueError) as error:
+            raise InputError(f"{count} samples at once do not fit into memory ({error}); use stream") from None
 
     @staticmethod
     def _check(count: int, seed: int, first: int, batch: int, form: Form, place: Place) -> None:

@@ -124,6 +124,8 @@ class Robot:
             meshes = description["meshes_sha256"] if text is None else None
         except (KeyError, TypeError) as error:
             raise InputError(f"robot description: cannot be read, lacks {error}; record it anew") from None
+        if not (isinstance(text, str | None) and isinstance(joints, list | tuple) and isinstance(supersample, int)):
+            raise InputError("robot description: urdf, joints or supersample are of another kind; record it anew")
         path = None
         if text is not None:
             parsed = Urdf(text, "the recorded URDF")

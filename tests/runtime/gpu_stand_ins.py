@@ -112,7 +112,10 @@ def pycuda(gpu: Gpu) -> dict[str, ModuleType]:
         def pop() -> None:
             gpu.stack.pop()
 
-        synchronize = staticmethod(gpu.check_current)
+        @staticmethod
+        def synchronize() -> None:
+            gpu.check_current()
+            assert all(stream.capture is None for stream in gpu.streams.values()), "this breaks a capture"
 
     class Device:
         count = staticmethod(lambda: gpu.count)
@@ -133,9 +136,13 @@ def pycuda(gpu: Gpu) -> dict[str, ModuleType]:
             raise MemoryError_("cuMemAlloc failed: out of memory")
         return Allocation(gpu, size)
 
-    def memset_d8(pointer: int, value: int, size: int) -> None:
+    def memset_d8_async(pointer: int, value: int, size: int, stream: Stream) -> None:
         gpu.check_current()
-        gpu.memory(pointer, (size,), np.uint8)[...] = value
+
+        def work() -> None:
+            gpu.memory(pointer, (size,), np.uint8)[...] = value
+
+        stream.enqueue(work)
 
     def pagelocked_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         gpu.check_current()
@@ -175,7 +182,7 @@ def pycuda(gpu: Gpu) -> dict[str, ModuleType]:
         Stream=lambda flags: Stream(gpu, flags),
         init=init,
         mem_alloc=mem_alloc,
-        memset_d8=memset_d8,
+        memset_d8_async=memset_d8_async,
         pagelocked_empty=pagelocked_empty,
         memcpy_dtod_async=copy_there,
         memcpy_htod_async=lambda pointer, host, stream: copy(host, pointer, stream, True),

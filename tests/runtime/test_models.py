@@ -13,7 +13,7 @@ import pytest
 
 import cpp_ext
 import runtime
-from runtime.bundle import MANIFEST
+from runtime.bundle import MANIFEST, Precision
 from runtime.errors import InputError
 from runtime.models.multimodal import Form
 
@@ -53,6 +53,22 @@ def test_same_bytes_for_any_split(
         for name in ("image", "joints"):
             for made in (parts, streamed):
                 assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in made]))
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_same_bytes_for_any_split_of_what_ships(device: str, precision: Precision) -> None:
+    model = runtime.load("mgan-robot", device, precision)
+    whole = model.generate(45, seed=9)
+    for batch in (1, 7, 8, 33):
+        streamed = [copy(part) for part in model.stream(45, batch, seed=9)]
+        for name in ("image", "joints"):
+            assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in streamed]))
+
+
+def test_more_than_memory_holds(bundle: Path) -> None:
+    with pytest.raises(InputError, match="samples at once do not fit into memory .* use stream"):
+        runtime.load(bundle).generate(2**62)
 
 
 def test_forms_and_noise_of_one_s_own(bundle: Path) -> None:

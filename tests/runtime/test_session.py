@@ -10,6 +10,7 @@ import pytest
 
 import runtime
 import runtime.session
+from runtime.backends import cuda
 from runtime.bundle import Bundle
 from runtime.errors import InputError
 from runtime.session import ORDER, Session, Slot, check_feeds, open_session
@@ -17,7 +18,7 @@ from runtime.session import ORDER, Session, Slot, check_feeds, open_session
 
 def has_driver() -> bool:
     try:
-        runtime.session.check_driver()
+        cuda.check_driver()
     except InputError:
         return False
     return True
@@ -89,7 +90,7 @@ def test_available_is_not_usable(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has a CUDA provider")
-    monkeypatch.setattr(runtime.session, "check_driver", lambda: None)
+    monkeypatch.setattr(cuda, "check_driver", lambda: None)
     with pytest.raises(InputError, match="cuda|CUDA"):
         runtime.load(bundle, "cuda")
     real = onnxruntime.InferenceSession
@@ -99,8 +100,8 @@ def test_available_is_not_usable(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
         runtime.load(bundle, "cuda")
 
 
-@pytest.mark.parametrize("device", ["tpu", "", "cuda:", "cuda:x", "cpu:0", "openvino:1", "auto:0", "CPU"])
-def test_unknown_device(bundle: Path, device: str) -> None:
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:", "cuda:x", "cpu:0", "openvino:1", "auto:0", "CPU", None, 0])
+def test_unknown_device(bundle: Path, device: Any) -> None:
     with pytest.raises(InputError, match=f"device is {device!r}, expected auto, cpu, openvino, cuda, cuda:N, tensorrt"):
         runtime.load(bundle, device)
 
@@ -108,6 +109,17 @@ def test_unknown_device(bundle: Path, device: str) -> None:
 def test_precision_that_is_not_there(bundle: Path) -> None:
     with pytest.raises(InputError, match="graph generator is there in fp32, not in int8; `python -m export"):
         runtime.load(bundle, precision="int8")
+
+
+def test_unknown_precision(bundle: Path) -> None:
+    with pytest.raises(InputError, match="precision is 'fp64', expected fp32, fp16, int8"):
+        runtime.load(bundle, precision="fp64")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bundle", [None, 3, b"x", "x" * 5000, "a\0b"])
+def test_what_is_no_bundle(bundle: Any) -> None:
+    with pytest.raises(InputError, match="bundle"):
+        runtime.load(bundle)
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5])
