@@ -70,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
         try:
             subject = importlib.import_module(f"benchmarks.{name}")
         except ImportError as error:
+            if name in options.subject:
+                raise InputError(f"{name}: {error.name or error} is not installed, which it is measured with") from None
             console.print(f"{name} skipped: {error.name or error} is not installed", highlight=False)
             continue
         # A subject gives cases to compare; one with a clock of its own (a GPU's) measures by itself.

@@ -12,6 +12,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+_EXTRAS = {
+    **dict.fromkeys(("torch", "tyro", "accelerate", "safetensors", "matplotlib", "onnx", "onnxscript"), "train"),
+    "onnxruntime": "cpu",
+    "openvino": "cpu",
+    "pybullet": "robot",
+    "tritonclient": "triton",
+}
+"""Which extra of awase brings a package."""
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -45,6 +54,11 @@ def cli(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
                 return main(argv)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            if error.name is None or (extra := _EXTRAS.get(error.name.split(".")[0])) is None:
+                raise
+            print(f"error: {error.name} is not installed; `pip install 'awase[{extra}]'`", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

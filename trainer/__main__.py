@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from runtime.errors import InputError, cli
-from trainer import loop, report, run
 
 USAGE = """usage: python -m trainer RECIPE [--preset NAME] [options]     train, or go on with a run
        python -m trainer RECIPE --help                    the recipe's options
@@ -45,6 +42,8 @@ def parse(kind: Any, default: Any, arguments: list[str], prog: str) -> Any:
     Raises:
         InputError: the arguments are not the recipe's.
     """
+    import tyro
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -59,6 +58,8 @@ def parse(kind: Any, default: Any, arguments: list[str], prog: str) -> Any:
 @cli
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
+    from trainer import loop, report, run  # here, so that a package that is not installed is one line
+
     arguments = list(argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(recipes=", ".join(sorted(run.RECIPES))), file=sys.stdout if arguments else sys.stderr)
@@ -67,9 +68,9 @@ def main(argv: Sequence[str]) -> int:
     if command == "report":
         if len(rest) != 1:
             raise InputError("report takes one run, e.g. `python -m trainer report runs/demo`")
-        finished = run.open_run(Path(rest[0]))
         from trainer import log
 
+        finished = run.open_run(Path(rest[0]))
         print(report.write(finished.path, finished.recipe.figures(finished.averaged, log.history(finished.path))))
         return 0
     recipe = run.recipe_type(command)

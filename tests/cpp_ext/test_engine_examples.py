@@ -136,7 +136,7 @@ def compile_with(compiler, source, program, *options):
 def test_the_readmes_program(built, tmp_path):
     text = (EXAMPLES.parent / "README.md").read_text().partition("## The engine")[2]
     include, _, code = text.partition("```cpp\n")[2].partition("```")[0].partition("\n")
-    code = code.replace("bundles/mgan-robot", str(BUNDLE))
+    code = code.replace("bundles/first", str(BUNDLE))
     body, brace, _ = code.rpartition("}")
     say = 'std::printf("%d %d %.9g\\n", int(batch.count), images[0], double(joints[0]));'
     (tmp_path / "program.cpp").write_text(f"#include <cstdio>\n{include}\nint main() {{{body}{say}\n{brace}}}\n")

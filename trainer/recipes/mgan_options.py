@@ -143,7 +143,10 @@ LONG: Any = {
 PRESETS = {
     "demo": dataclasses.replace(BASE, total_kimg=52, metric_kimg=8, snapshot_kimg=16, checkpoint_kimg=8),
     "cpu": dataclasses.replace(BASE, **LONG),
-    "gpu": dataclasses.replace(BASE, **LONG | {"total_kimg": 8000, "frames": 50000}, width=32, d_width=32, threads=0),
+    "gpu": dataclasses.replace(
+        BASE, **LONG | {"total_kimg": 8000, "frames": 50000}, width=32, d_width=32, threads=0, device="cuda"
+    ),
     "paper": dataclasses.replace(BASE, **LONG | PAPER),
 }
-"""demo: 5 CPU-minutes; cpu: 60 CPU-minutes; gpu: one GPU; paper: as long as cpu, with the paper's losses alone."""
+"""demo: 5 CPU-minutes; cpu: 60 CPU-minutes; gpu: one GPU, an error without one (--device cpu goes on all the same);
+paper: as long as cpu, with the paper's losses alone."""

@@ -1,6 +1,6 @@
 // The engine for C++17: engine.h with classes that close what they open and exceptions for what goes wrong.
 //
-//   awase::Bundle bundle("bundles/mgan-robot");
+//   awase::Bundle bundle("bundles/first");
 //   awase::Session session(bundle);
 //   std::vector<float> z(16), image(3 * 80 * 80), joints(10);
 //   awase::noise(seed, 0, awase::tensor(z, {1, 16}));
