@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 import cpp_ext
 from runtime.errors import InputError, one_line
-from runtime.session import Session, open_session
+from runtime.session import Hint, Session, open_session
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle, Port, Precision
@@ -21,17 +22,60 @@ ROUNDS = 5
 
 
 @dataclass
-class Case:
-    """One graph on one backend in one precision and batch size."""
+class Way:
+    """One way to run a graph, and its times."""
 
-    graph: str
-    session: Session
-    batch: int
-    feeds: Mapping[str, np.ndarray]
+    call: Callable[[], None]
+    at_once: int = 1
+    """Calls under way at once."""
     seconds: list[float] = field(default_factory=list)
     """What each call took."""
-    resident_seconds: list[float] = field(default_factory=list)
-    """What each call took whose inputs and outputs stay on the GPU."""
+    span: float = 0.0
+    """Seconds that all calls together took."""
+
+    def turn(self, seconds: float) -> None:
+        """Call for so long, at least once."""
+        self.call()  # wakes threads and fills caches; not counted
+        started = time.perf_counter()
+        end = started + seconds
+        if self.at_once == 1:
+            self.seconds += _calls(self.call, end)
+        else:
+            with ThreadPoolExecutor(self.at_once) as pool:
+                for times in pool.map(lambda _: _calls(self.call, end), range(self.at_once)):
+                    self.seconds += times
+        self.span += time.perf_counter() - started
+
+
+def _calls(call: Callable[[], None], end: float) -> list[float]:
+    times = []
+    while True:
+        started = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        times.append(now - started)
+        if now >= end:
+            return times
+
+
+class Case:
+    """One graph on one backend in one precision and batch size.
+
+    Args:
+        graph: its name.
+        session: it, opened.
+        batch: samples a call.
+        feeds: inputs of a call.
+        at_once: calls under way at once.
+    """
+
+    def __init__(
+        self, graph: str, session: Session, batch: int, feeds: Mapping[str, np.ndarray], at_once: int = 1
+    ) -> None:
+        self.graph, self.session, self.batch, self.feeds, self.at_once = graph, session, batch, feeds, at_once
+        self.ways = [Way(self.call, at_once)]
+        if hasattr(session, "lane"):  # a GPU, where inputs and outputs can stay
+            self.ways.append(Way(self.resident, at_once))
 
     def call(self) -> None:
         """Run the graph once: from arrays in host memory to results in host memory."""
@@ -49,31 +93,26 @@ class Case:
                 lane.run(min(session.largest, self.batch - start))
             lane.wait()
 
-    @property
-    def ways(self) -> list[tuple[Callable[[], None], list[float]]]:
-        """What is timed, and where its times go."""
-        on_gpu = hasattr(self.session, "lane")
-        return [(self.call, self.seconds)] + ([(self.resident, self.resident_seconds)] if on_gpu else [])
-
     def row(self) -> dict[str, Any]:
         """Its figures, as they go into the JSON."""
-        resident = self.resident_seconds
+        way, *resident = self.ways
         return {
             "graph": self.graph,
             "backend": self.session.backend,
             "device": self.session.device,
             "precision": self.session.precision,
             "batch": self.batch,
-            "calls": len(self.seconds),
-            **figures(self.seconds, self.batch),
-            "without_copies": figures(resident, self.batch) if resident else "same memory",
+            "at_once": self.at_once,
+            "calls": len(way.seconds),
+            **figures(way, self.batch),
+            "without_copies": figures(resident[0], self.batch) if resident else "same memory",
         }
 
 
-def figures(seconds: Sequence[float], batch: int) -> dict[str, float]:
+def figures(way: Way, batch: int) -> dict[str, float]:
     """Median and 95th percentile of the calls' times in ms, and images a second over all of them."""
-    p50, p95 = (1e3 * np.percentile(seconds, [50, 95])).tolist()
-    rate = batch * len(seconds) / sum(seconds)
+    p50, p95 = (1e3 * np.percentile(way.seconds, [50, 95])).tolist()
+    rate = batch * len(way.seconds) / way.span
     return {"p50_ms": round(p50, 4), "p95_ms": round(p95, 4), "images_per_second": round(rate, 1)}
 
 
@@ -99,10 +138,17 @@ def feeds_of(ports: Iterable[Port], batch: int, seed: int = 0) -> dict[str, np.n
     return feeds
 
 
-def attempt(bundle: Bundle, graph: str, device: str, precision: Precision, threads: int | None = None) -> Session | str:
+def attempt(
+    bundle: Bundle,
+    graph: str,
+    device: str,
+    precision: Precision,
+    threads: int | None = None,
+    hint: Hint = "latency",
+) -> Session | str:
     """A session that has run once, or why there is none."""
     try:
-        session = open_session(bundle, graph, device, precision, threads)[0]
+        session = open_session(bundle, graph, device, precision, threads, hint)[0]
         session.run(feeds_of(bundle.graph(graph, precision).inputs, 1))
     except InputError as error:
         return str(error)
@@ -119,6 +165,7 @@ def measure(
     threads: int | None = None,
     seconds: float = 20.0,
     progress: Callable[[float], None] = lambda done: None,
+    hint: Hint = "latency",
 ) -> list[dict[str, Any]]:
     """Time all cases in turns.
 
@@ -129,11 +176,13 @@ def measure(
         batches: samples a call.
         seconds: how long to measure in all. Each case is called at least ROUNDS times, whatever that takes.
         progress: called with the share done, 0 … 1.
+        hint: as in `runtime.load`; "throughput" also keeps as many calls under way at once as `stream` does.
 
     Returns:
-        A row for each case: graph, backend, device, precision, batch, calls, p50_ms, p95_ms, images_per_second and, as
-        `without_copies`, the last three without copies between host and GPU ("same memory" on a CPU, which has none).
-        For each device and precision that cannot run here: graph, device, precision and the reason.
+        A row for each case: graph, backend, device, precision, batch, at_once (calls under way at once), calls, p50_ms,
+        p95_ms, images_per_second and, as `without_copies`, the last three without copies between host and GPU ("same
+        memory" on a CPU, which has none). For each device and precision that cannot run here: graph, device, precision
+        and the reason.
 
     Raises:
         InputError: none of them can run here.
@@ -142,31 +191,19 @@ def measure(
     for graph in dict.fromkeys(entry.name for entry in bundle.manifest.graphs):
         for device in devices:
             for precision in precisions:
-                session = attempt(bundle, graph, device, precision, threads)
+                session = attempt(bundle, graph, device, precision, threads, hint)
                 if isinstance(session, str):
                     missing.append({"graph": graph, "device": device, "precision": precision, "reason": session})
                     continue
-                inputs = bundle.graph(graph, precision).inputs
-                cases += [Case(graph, session, batch, feeds_of(inputs, batch)) for batch in batches]
+                inputs, at_once = bundle.graph(graph, precision).inputs, session.overlap if hint == "throughput" else 1
+                cases += [Case(graph, session, batch, feeds_of(inputs, batch), at_once) for batch in batches]
     if not cases:
         raise InputError("; ".join(dict.fromkeys(row["reason"] for row in missing)))
     ways = [way for case in cases for way in case.ways]
-    for call, _ in ways:
-        call()  # the first call of a batch size compiles and allocates
+    for way in ways:
+        way.call()  # the first call of a batch size compiles and allocates
     for number in range(ROUNDS):
-        for index, (call, times) in enumerate(ways):
-            _turn(call, times, seconds / (len(ways) * ROUNDS))
+        for index, way in enumerate(ways):
+            way.turn(seconds / (len(ways) * ROUNDS))
             progress((number * len(ways) + index + 1) / (ROUNDS * len(ways)))
     return [case.row() for case in cases] + missing
-
-
-def _turn(call: Callable[[], None], times: list[float], seconds: float) -> None:
-    call()  # wakes threads and fills caches; not counted
-    end = time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        call()
-        now = time.perf_counter()
-        times.append(now - started)
-        if now >= end:
-            return

@@ -9,6 +9,9 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.files import whole
 
+CHANNELS = (1, 3)
+"""Of the images that can be shown: grey and RGB."""
+
 
 def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Images side by side, row by row, with nothing between them.
@@ -35,6 +38,9 @@ def encode_png(image: np.ndarray) -> bytes:
         InputError: it is no such image.
     """
     import cv2
+
+    if image.shape[-1] not in CHANNELS or image.dtype != np.uint8:
+        raise InputError(f"an image of {image.dtype} {list(image.shape)} cannot be PNG, expected uint8 [H, W, 1 or 3]")
 
     ordered = image[..., ::-1] if image.shape[-1] == 3 else image  # OpenCV writes BGR
     done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))

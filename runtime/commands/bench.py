@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from runtime.commands.options import PRECISIONS, RANGES, progress
+from runtime.commands.options import PRECISIONS, RANGES, add_hint, progress
 from runtime.errors import InputError
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
@@ -24,6 +26,7 @@ def configure(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--precision", help="some of fp32,fp16,int8 (default: those that the bundle has)")
     command.add_argument("--threads", type=int, help="CPU threads (default: the engine's own choice)")
+    add_hint(command)
     command.add_argument("--seconds", type=float, default=20, help="how long to measure in all (default 20)")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
 
@@ -32,43 +35,55 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time latency and images a second by batch, backend and precision."""
     batches = _batches(options.batch)
     precisions = _words("precision", options.precision, PRECISIONS)
-    devices = _words("device", options.device)
+    devices = _devices(options.device)
     if not (math.isfinite(options.seconds) and 0 < options.seconds <= 86400):
         raise InputError(f"--seconds is {options.seconds:g}, expected more than 0, up to 86400")
     from runtime import machine
     from runtime.bench import measure
     from runtime.bundle import Bundle
     from runtime.files import whole
-    from runtime.session import ORDER
 
     bundle = Bundle.open(options.bundle)
     had = {entry.precision for entry in bundle.manifest.graphs}
     precisions = precisions or [name for name in PRECISIONS if name in had]
-    if "auto" in devices:
-        devices = list(ORDER)
-    with progress() as bar:
-        task = bar.add_task("timing", total=100)
-        rows = measure(
-            bundle,
-            devices,
-            precisions,  # type: ignore[arg-type]
-            batches,
-            options.threads,
-            options.seconds,
-            lambda done: bar.update(task, completed=round(100 * done)),
-        )
-    result = {
-        "bundle": str(bundle.path),
-        "name": bundle.manifest.name,
-        "threads": options.threads,
-        "machine": machine.describe(PACKAGES),
-        "rows": rows,
-    }
-    _table(rows)
-    if options.out:
-        with whole(options.out, "w", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        # Opened first: minutes of measuring must not end with a file that cannot be written.
+        file = stack.enter_context(whole(options.out, "w", encoding="utf-8")) if options.out else None
+        with progress() as bar:
+            task = bar.add_task("timing", total=100)
+            rows = measure(
+                bundle,
+                devices,
+                precisions,  # type: ignore[arg-type]
+                batches,
+                options.threads,
+                options.seconds,
+                lambda done: bar.update(task, completed=round(100 * done)),
+                options.hint,
+            )
+        result = {
+            "bundle": str(bundle.path),
+            "name": bundle.manifest.name,
+            "threads": options.threads,
+            "hint": options.hint,
+            "machine": machine.describe(PACKAGES),
+            "rows": rows,
+        }
+        _table(rows)
+        if file:
             json.dump(result, file, indent=1, ensure_ascii=False, allow_nan=False)
     return result
+
+
+def _devices(text: str) -> list[str]:
+    """The devices to time: a word that is none is refused here, one that cannot run is a row of the result."""
+    from runtime.session import DEVICES, ORDER
+
+    words = _words("device", text)
+    for word in words:
+        if not re.fullmatch(r"auto|cpu|openvino|(cuda|tensorrt)(:\d{1,3})?", word):
+            raise InputError(f"--device is {text!r}, expected some of {DEVICES}")
+    return list(ORDER) if "auto" in words else words
 
 
 def _words(what: str, text: str | None, known: Sequence[str] | None = None) -> list[str]:
@@ -117,7 +132,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
             bare if isinstance(bare, str) else f"{bare['images_per_second']:,.0f}",
         )
     console.print(table)
+    missing: dict[str, dict[str, list[str]]] = {}  # precisions by device by reason, which many often share
     for row in rows:
         if "reason" in row:
-            where = f"{row['graph']} on " * several + f"{row['device']} {row['precision']}"
-            print(f"not timed: {where}: {row['reason']}", file=sys.stderr)
+            where = f"{row['graph']} on " * several + row["device"]
+            missing.setdefault(row["reason"], {}).setdefault(where, []).append(row["precision"])
+    for reason, places in missing.items():
+        listed = ", ".join(f"{where} {' '.join(precisions)}" for where, precisions in places.items())
+        print(f"not timed: {listed}: {reason}", file=sys.stderr)

@@ -50,13 +50,23 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {"bundle": str(model.bundle.path), "name": model.bundle.manifest.name, **figures}
 
 
+_POINT = ("error", "gap")
+
+
 def _yardstick(manifest: Manifest, robot: Robot) -> list[dict[str, float]]:
     """The joint-error curve of a robot: the bundle's if it is its robot, else measured now."""
     from runtime.metrics import ssim_gap
 
-    known = manifest.training.get("metrics", {}).get("ssim_gap", {})
-    if robot.description() == manifest.robot and "joint_error_curve" in known:
-        return known["joint_error_curve"]
+    known: Any = manifest.training
+    for name in ("metrics", "ssim_gap", "joint_error_curve"):
+        known = known.get(name) if isinstance(known, dict) else None
+    numbers = [
+        point.get(name) if isinstance(point, dict) else None
+        for point in (known if isinstance(known, list) else ())
+        for name in _POINT
+    ]
+    if robot.description() == manifest.robot and numbers and all(isinstance(number, int | float) for number in numbers):
+        return known
     with progress() as bar:
         # A hundred true renders for each size of joint error.
         task = bar.add_task("replaying true poses", total=100 * (len(ssim_gap.ERRORS) + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     model = load(options)
     frames = _frames(model, options)
     result = _result(model, options, first, count, frames)
+    _check_places(options, model.modalities)
     _prepare(options, model.modalities)
     from runtime.commands import sinks  # here, so that --help waits for no NumPy
 
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             sink = sinks.npz(options.npz, manifest, model.modalities, count, options.seed, first)
             writers.append(stack.enter_context(sink))
         if frames:
-            writers.append(stack.enter_context(sinks.raw(options.raw, frames)))
+            writers.append(stack.enter_context(sinks.raw(options.raw, frames, not (options.out or options.npz))))
         bar = stack.enter_context(progress("images/s"))
         task = bar.add_task("generating", total=count)
         stream = stack.enter_context(closing(model.stream(count, batch=options.batch, seed=options.seed, first=first)))
@@ -75,8 +77,15 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--npz {options.npz}, expected a name that ends in .npz")
     if options.modality and not options.raw:
         raise InputError("--modality says which images --raw writes; give --raw too")
+    if options.raw == "-" and sys.stdout is None:
+        raise InputError("--raw - writes to stdout, which is closed; give a file, or leave stdout open")
     if options.raw == "-" and sys.stdout.isatty():
         raise InputError("--raw - would write frames to the terminal; pipe them into a program, or give a file")
+    if options.shard and options.out and options.overwrite:
+        raise InputError(
+            f"--overwrite with --shard would remove the other parts from --out {options.out}; give each part a folder "
+            f"of its own"
+        )
 
 
 def _share(options: argparse.Namespace) -> tuple[int, int]:
@@ -97,7 +106,9 @@ def _frames(model: Any, options: argparse.Namespace) -> Port | None:
     """The image modality that --raw writes."""
     if not options.raw:
         return None
-    images = {port.name: port for port in model.modalities if port.kind == "image" and port.shape[0] in (1, 3)}
+    from runtime.sheet import CHANNELS
+
+    images = {port.name: port for port in model.modalities if port.kind == "image" and port.shape[0] in CHANNELS}
     if options.modality in images:
         return images[options.modality]
     known = ", ".join(images) or "none"
@@ -136,28 +147,43 @@ def _result(model: Any, options: argparse.Namespace, first: int, count: int, fra
     return result
 
 
-def _prepare(options: argparse.Namespace, ports: tuple[Port, ...]) -> None:
-    """Make the folders. Of what is in them only numbered PNGs of an earlier run are removed, and only if asked."""
+def _check_places(options: argparse.Namespace, ports: tuple[Port, ...]) -> None:
+    """Refuse places that nothing can be written to, or that two things would be written to."""
+    from runtime.sheet import CHANNELS
+
     out: Path | None = options.out
-    files = {"npz": options.npz, "raw": Path(options.raw) if options.raw and options.raw != "-" else None}
+    files = _files(options)
     for name, path in files.items():
-        if path is None:
-            continue
+        if out:
+            _apart(f"--{name} {path}", path, out, ports)
         if path.is_dir():
             raise InputError(f"--{name} {path} is a folder, expected a file to write")
         if path.is_file() and not options.overwrite:
             raise InputError(f"--{name} {path} is there already; give a new name, or --overwrite to replace it")
-    if out and out.exists() and not out.is_dir():
+    if len(files) == 2 and _real(files["npz"]) == _real(files["raw"]):
+        raise InputError(f"--npz and --raw are both {files['npz']}; give each a file of its own")
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file, expected a folder")
-    if out and out.is_dir():
+    for port in ports:
+        if port.kind == "image" and port.shape[0] not in CHANNELS:
+            raise InputError(
+                f"--out {out} takes images of 1 or 3 channels, {port.name} has {port.shape[0]}; give --npz FILE for it"
+            )
+    if out.is_dir():
         if any(out.iterdir()) and not options.overwrite:
             raise InputError(f"--out {out} is not empty; give a new folder, or --overwrite to write into it")
         for port in ports:
             if port.kind != "image" and (out / f"{port.name}.csv").is_dir():
                 raise InputError(f"{out / port.name}.csv is a folder, expected a file to write; give another --out")
-    for name, folder in (("npz", options.npz and options.npz.parent), ("raw", files["raw"] and files["raw"].parent)):
-        if folder:
-            _make(folder, f"--{name} {files[name]}")
+
+
+def _prepare(options: argparse.Namespace, ports: tuple[Port, ...]) -> None:
+    """Make the folders. Of what is in them only numbered PNGs of an earlier run are removed, and only if asked."""
+    out: Path | None = options.out
+    for name, path in _files(options).items():
+        _make(path.parent, f"--{name} {path}")
     for port in ports if out else ():
         assert out is not None
         folder = out / port.name if port.kind == "image" else out
@@ -165,6 +191,26 @@ def _prepare(options: argparse.Namespace, ports: tuple[Port, ...]) -> None:
         for stale in folder.iterdir() if port.kind == "image" else ():
             if re.fullmatch(r"\d{6,}\.png", stale.name):
                 stale.unlink()
+
+
+def _files(options: argparse.Namespace) -> dict[str, Path]:
+    """Single files to write, by option."""
+    files = {"npz": options.npz, "raw": Path(options.raw) if options.raw and options.raw != "-" else None}
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def _apart(what: str, file: Path, out: Path, ports: tuple[Port, ...]) -> None:
+    """Refuse a file at a place that is the folder's, or where the folder puts something."""
+    from runtime.commands.sinks import names_in_folder
+
+    file, out = _real(file), _real(out)
+    inside = file.relative_to(out).parts if file.is_relative_to(out) else None
+    if out.is_relative_to(file) or (inside and inside[0] in names_in_folder(ports)):
+        raise InputError(f"{what} is where --out {out} puts its own files; give another place")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _make(folder: Path, what: str) -> None:

@@ -25,7 +25,7 @@ RANGES = {
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:
-    """Add --device, --precision and --threads."""
+    """Add --device, --precision, --threads and --hint."""
     command.add_argument(
         "--device",
         default="auto",
@@ -35,6 +35,11 @@ def add_engine(command: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default="fp32", help="which variant of the bundle's graphs (default fp32)"
     )
     command.add_argument("--threads", type=int, help="CPU threads (default: the engine's own choice)")
+    add_hint(command)
+
+
+def add_hint(command: argparse.ArgumentParser) -> None:
+    """Add --hint."""
     command.add_argument(
         "--hint",
         choices=("latency", "throughput"),

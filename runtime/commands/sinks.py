@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -46,6 +47,16 @@ def sheet_name(port: Port, ports: Sequence[Port]) -> str:
     """File of an image modality's contact sheet: the first one's is sheet.png."""
     images = [other.name for other in ports if other.kind == "image"]
     return "sheet.png" if port.name == images[0] else f"sheet-{port.name}.png"
+
+
+def names_in_folder(ports: Sequence[Port]) -> set[str]:
+    """All that `folder` puts directly into its folder."""
+    names = set()
+    for port in ports:
+        names |= {port.name, sheet_name(port, ports)} if port.kind == "image" else {f"{port.name}.csv"}
+        if port.kind != "image" and port.limits is not None:
+            names.add(f"{port.name}.limits.csv")
+    return names
 
 
 @contextlib.contextmanager
@@ -172,24 +183,44 @@ def _values(file: IO[bytes], values: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def raw(target: str, port: Port) -> Iterator[Write]:
+def raw(target: str, port: Port, alone: bool = True) -> Iterator[Write]:
     """Frames of one image modality one after another, RGB24: rows from the top, three bytes a pixel, nothing between.
 
     Args:
         target: a file's path, or "-" for stdout. A named pipe is written as it is.
         port: the modality; one of a single channel is grey.
+        alone: nothing else is written, so that BrokenPipeError is raised when the reader goes away. Otherwise the
+            frames end there, which one line on stderr says at the end.
     """
+    ended = None  # why there are no more frames
+
     with contextlib.ExitStack() as stack:
-        if target == "-":
-            file: IO[bytes] = sys.stdout.buffer
-        elif Path(target).exists() and not Path(target).is_file():
-            file = stack.enter_context(Path(target).open("wb"))
-        else:
-            file = stack.enter_context(whole(Path(target)))
+        file: IO[bytes] = sys.stdout.buffer if target == "-" else stack.enter_context(whole(Path(target)))
+
+        def put(*frames: np.ndarray) -> None:
+            nonlocal ended
+            try:
+                for part in frames if ended is None else ():
+                    _values(file, part)
+                file.flush()
+            except BrokenPipeError as error:
+                _to_nowhere(file)
+                if alone:
+                    raise
+                ended = error
 
         def write(number: int, sample: Any) -> None:
             images = getattr(sample, port.name)
-            _values(file, images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1))
+            put(images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1))
 
         yield write
-        file.flush()
+        put()
+    if ended is not None:
+        print(f"--raw {target} ended early: its reader went away; all else is whole", file=sys.stderr)
+
+
+def _to_nowhere(file: IO[bytes]) -> None:
+    """Let what a file still holds for a reader that is gone be lost without another error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)

@@ -20,8 +20,10 @@ import numpy as np
 
 import cpp_ext
 import runtime
+from runtime.commands.options import check_numbers
 from runtime.errors import InputError, Parser, cli
 from runtime.examples.screen import Screen
+from runtime.sheet import CHANNELS
 
 BATCH = 8
 """Frames a run of the model: fewer answer sooner, more are faster."""
@@ -41,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(default fp32)")
     parser.add_argument("--out", type=Path, metavar="FILE.mp4", help="write a video, as fast as it goes, not a window")
     options = parser.parse_args(argv)
+    check_numbers(options)
     for name, most in (("frames", 10**7), ("melt", 10**4), ("size", 8192), ("rate", 1000)):
         if not 1 <= getattr(options, name) <= most:
             raise InputError(f"--{name} is {getattr(options, name)}, expected 1 to {most}")
@@ -52,10 +55,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """The loop itself; returns its speed."""
     model = runtime.load(options.bundle, options.device, options.precision)
     print(model.choice, file=sys.stderr)
-    shown = 0
+    image, shown = first_image(model), 0
     with Screen(options.rate, options.out, None if options.out else "melt") as screen:
         started = time.perf_counter()
-        for frame in frames(model, options.frames, options.melt, options.seed):
+        for frame in frames(model, image, options.frames, options.melt, options.seed):
             if not options.out:  # a window keeps time
                 time.sleep(max(0.0, started + shown / options.rate - time.perf_counter()))
             height, width = frame.shape[:2]
@@ -72,9 +75,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def frames(model: Any, count: int, melt: int, seed: int) -> Iterator[np.ndarray]:
-    """Frames uint8 [H, W, 3] of the first image modality: sample k of a seed at frame k · melt, blends in between."""
-    image, dim = next(port.name for port in model.modalities if port.kind == "image"), model.noise.shape[0]
+def first_image(model: Any) -> str:
+    """Name of the first image modality that can be shown."""
+    for port in model.modalities:
+        if port.kind == "image" and port.shape[0] in CHANNELS:
+            return port.name
+    have = ", ".join(f"{port.name} {list(port.shape)}" for port in model.modalities)
+    raise InputError(f"{model.bundle.path}: expected an image of 1 or 3 channels to show, the bundle has {have}")
+
+
+def frames(model: Any, image: str, count: int, melt: int, seed: int) -> Iterator[np.ndarray]:
+    """Frames uint8 [H, W, 3] of an image modality: sample k of a seed at frame k · melt, blends in between."""
+    dim = model.noise.shape[0]
     for number, start in enumerate(range(0, count, melt)):
         a, b = cpp_ext.noise(seed, number, 2, dim)
         z = blends(a, b, min(melt, count - start), melt)  # [frames, dim]

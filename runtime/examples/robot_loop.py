@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ import numpy as np
 
 import cpp_ext
 import runtime
+from runtime.commands.options import check_numbers
 from runtime.errors import InputError, Parser, cli
 from runtime.examples.screen import Screen
 from runtime.robot import Robot
@@ -43,9 +45,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--gui", action="store_true", help="show it in a window (q ends it)")
     parser.add_argument("--out", type=Path, metavar="FILE.mp4", help="write it to a video")
     options = parser.parse_args(argv)
+    check_numbers(options)
     for name in ("rate", "seconds", "pause", "velocity"):
-        if not 0 < getattr(options, name) <= 1e5:
-            raise InputError(f"--{name} is {getattr(options, name):g}, expected more than 0, up to 100000")
+        if not 1e-3 <= getattr(options, name) <= 1e5:
+            raise InputError(f"--{name} is {getattr(options, name):g}, expected 0.001 to 100000")
+    if options.robot and not options.robot.is_file():
+        raise InputError(f"--robot {options.robot} is no file, expected the robot's URDF")
     print(json.dumps(run(options), indent=1))
     return 0
 
@@ -67,25 +72,38 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         urdf = Urdf(description["urdf"], "the robot") if description["urdf"] else Urdf.read(options.robot)
         stride = velocities(urdf, robot.joints, options.velocity) / options.rate  # rad a tick
         pose = (low + high) / 2
+
+        def imagine(place: float) -> tuple[np.ndarray, np.ndarray]:
+            """An image uint8 [H, W, 3] and its joint angles [D], rad."""
+            sample = model.from_noise(walk(options.seed, place, model.noise.shape[0]))
+            return getattr(sample, image)[0], np.clip(getattr(sample, vector)[0, columns], low, high)
+
+        # The first call of anything is slow: once before the clock runs.
+        cpp_ext.ssim(robot.render(pose[None]), imagine(0)[0][None], window="gaussian")
         started = time.perf_counter()
-        for tick in range(max(1, round(options.rate * options.seconds))):
+        tick = missed = 0
+        while tick < max(1, round(options.rate * options.seconds)):
             due = started + tick / options.rate
             time.sleep(max(0.0, due - time.perf_counter()))
             began = time.perf_counter()
-            sample = model.from_noise(walk(options.seed, tick / options.rate / options.pause, model.noise.shape[0]))
-            imagined = getattr(sample, image)[0]  # uint8 [H, W, 3]
-            target = np.clip(getattr(sample, vector)[0, columns], low, high)  # rad
+            imagined, target = imagine(tick / options.rate / options.pause)
             pose = np.clip(pose + np.clip(target - pose, -stride, stride), low, high)
             seen = robot.render(pose[None])[0]
             late.append(began - due)
             work.append(time.perf_counter() - began)
             likeness.append(cpp_ext.ssim(seen[None], imagined[None], window="gaussian")[0])
+            tick += 1
             if not screen.show(side_by_side(seen, imagined)):
                 break
+            # Ticks that are past are left out, not made up for in a rush.
+            past = math.ceil((time.perf_counter() - started) * options.rate) - tick
+            missed += max(0, past)
+            tick += max(0, past)
         took = time.perf_counter() - started
     return {
         "ticks": len(late),
-        "rate": round(len(late) / max(took, len(late) / options.rate), 3),  # the last tick lasts its whole period
+        "missed": missed,  # ticks left out because the one before took too long
+        "rate": round(len(late) / max(took, tick / options.rate), 3),  # the last tick lasts its whole period
         "lateness_ms": spread(late),  # how long after it was due a tick began
         "work_ms": spread(work),  # imagining, moving and rendering
         "ssim": round(float(np.mean(likeness)), 4),  # of what was seen to what was imagined

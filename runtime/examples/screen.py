@@ -20,7 +20,8 @@ class Screen:
 
     Args:
         rate: frames a second of the video.
-        video: its file, .mp4 or .avi, which is replaced when all frames are written; None: none.
+        video: its file, .mp4 or .avi, which is replaced when all frames are written (what a link points to, not the
+            link); None: none.
         window: the window's title; None: none.
 
     Raises:
@@ -33,10 +34,11 @@ class Screen:
         if video:
             if video.suffix not in CODECS:
                 raise InputError(f"--out {video}, expected a name that ends in {' or '.join(CODECS)}")
-            if not video.parent.is_dir() or video.is_dir():
+            self._place = Path(os.path.realpath(video))
+            if not self._place.parent.is_dir() or (video.exists() and not video.is_file()):
                 raise InputError(f"--out {video} cannot be written: expected a file in a folder that is there")
             # The suffix stays last, for OpenCV takes the container from it.
-            self._part = video.with_name(f".{video.stem}.{os.getpid()}.part{video.suffix}")
+            self._part = self._place.with_name(f".{video.stem}.{os.getpid()}.part{video.suffix}")
         if window:
             # Without a display some builds of OpenCV end the process instead of raising an error.
             shown = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -77,6 +79,6 @@ class Screen:
             return
         self._writer.release()
         if kind is None or kind is KeyboardInterrupt:  # what was made until Ctrl-C is a whole video
-            self._part.replace(self.video)
+            self._part.replace(self._place)
         else:
             self._part.unlink(missing_ok=True)

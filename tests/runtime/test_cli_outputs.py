@@ -1,5 +1,6 @@
 """What `python -m runtime generate` writes: .npz files, raw frames, shards; and that no file is there in part."""
 
+import contextlib
 import csv
 import json
 import os
@@ -17,13 +18,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from redrawn import redraw
 
 import runtime
 from runtime.__main__ import main
 from runtime.bundle import Bundle, Port
 from runtime.commands import sinks
+from runtime.errors import InputError
 from runtime.models.multimodal import Multimodal
-from runtime.sheet import sheet, write_png
+from runtime.sheet import encode_png, sheet, write_png
 
 Generate = Callable[..., tuple[int, bytes, str]]
 
@@ -108,6 +111,78 @@ def test_the_reader_of_raw_frames_goes_away(bundle: Path) -> None:
     assert process.wait() == 0 and "Traceback" not in err and "error" not in err
 
 
+def test_the_rest_goes_on_without_the_reader(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    words = [sys.executable, "-m", "runtime", "generate", str(bundle), "--count", "3000", "--raw", "-"]
+    process = subprocess.Popen([*words, "--npz", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    assert len(process.stdout.read(10)) == 10
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 0 and "Traceback" not in err and "error" not in err
+    assert err.count("--raw - ended early: its reader went away; all else is whole\n") == 1
+    with np.load(file) as made:
+        assert np.array_equal(made["image"], runtime.load(bundle).generate(3000).image)
+
+
+def test_the_reader_of_a_pipe_goes_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, port = tmp_path / "pipe", Port(name="image", kind="image", shape=(3, 64, 64), range=(-1, 1))
+    sample = SimpleNamespace(image=np.zeros((40, 64, 64, 3), np.uint8))  # more than a pipe holds
+    for alone in (False, True):
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe)
+
+        def reads() -> None:
+            with pipe.open("rb") as file:
+                file.read(10)
+
+        threading.Thread(target=reads, daemon=True).start()
+        with contextlib.ExitStack() as stack:
+            if alone:
+                stack.enter_context(pytest.raises(BrokenPipeError))
+            write = stack.enter_context(sinks.raw(str(pipe), port, alone))
+            for number in range(3):
+                write(40 * number, sample)
+    assert capsys.readouterr().err == f"--raw {pipe} ended early: its reader went away; all else is whole\n"
+
+
+def test_frames_to_a_closed_stdout() -> None:
+    words = ["sh", "-c", '"$0" -m runtime generate mgan-robot --raw - >&-', sys.executable]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: --raw - writes to stdout, which is closed; give a file, or leave stdout open\n"
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_that_no_png_shows(generate: Generate, bundle: Path, tmp_path: Path, channels: int) -> None:
+    redraw(bundle, channels)
+    status, out, err = generate("--count", 2, "--out", tmp_path / "out")
+    assert (status, out) == (2, b"") and not (tmp_path / "out").exists()
+    assert f"takes images of 1 or 3 channels, image has {channels}; give --npz FILE for it" in err
+    assert generate("--count", 2, "--npz", tmp_path / "a.npz")[0] == 0
+    with np.load(tmp_path / "a.npz") as made:
+        assert made["image"].shape == (2, 16, 16, channels)
+    with pytest.raises(InputError, match="cannot be PNG, expected uint8"):
+        encode_png(np.zeros((4, 4, channels), np.uint8))
+
+
+def test_overwriting_a_link_keeps_it(generate: Generate, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.rgb").write_bytes(b"before")
+    (tmp_path / "a.rgb").symlink_to(tmp_path / "far" / "b.rgb")
+    assert generate("--count", 3, "--raw", tmp_path / "a.rgb", "--overwrite")[0] == 0
+    assert (tmp_path / "a.rgb").is_symlink()
+    assert (tmp_path / "far" / "b.rgb").read_bytes() == runtime.load(bundle).generate(3).image.tobytes()
+
+
+def test_files_beside_those_of_the_folder(generate: Generate, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert generate("--count", 3, "--out", out, "--npz", out / "all.npz", "--raw", out / "all.rgb")[0] == 0
+    names = ["all.npz", "all.rgb", "image", "joints.csv", "joints.limits.csv", "sheet.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
 def test_everything_at_once(generate: Generate, bundle: Path, tmp_path: Path) -> None:
     words = ["--out", tmp_path / "out", "--npz", tmp_path / "a.npz", "--raw", tmp_path / "a.rgb"]
     assert generate("--count", 12, "--batch", 5, *words)[0] == 0
@@ -142,13 +217,25 @@ def test_shards_make_the_whole(generate: Generate, bundle: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "error: nothing to write to; give --out DIR, --npz FILE or --raw FILE"),
+        ([], "error: nothing to write to; give --out "),
         (["--npz", "DIR/a.zip"], "error: --npz DIR/a.zip, expected a name that ends in .npz"),
         (["--npz", "DIR/there.npz"], "error: --npz DIR/there.npz is there already; give a new name, or --overwrite"),
         (["--npz", "DIR/folder.npz"], "error: --npz DIR/folder.npz is a folder, expected a file to write"),
         (["--npz", "DIR/there.npz/a.npz"], "error: --npz DIR/there.npz/a.npz cannot be written: File exists"),
         (["--raw", "DIR"], "error: --raw DIR is a folder, expected a file to write"),
         (["--raw", "DIR/there.npz"], "error: --raw DIR/there.npz is there already"),
+        (["--npz", "DIR/a.npz", "--raw", "DIR/./a.npz"], "error: --npz and --raw are both DIR/a.npz; give each a file"),
+        (["--npz", "DIR/link.npz", "--raw", "DIR/a.rgb"], "error: --npz and --raw are both DIR/link.npz"),
+        (["--out", "DIR/a.npz", "--npz", "DIR/a.npz"], "error: --npz DIR/a.npz is where --out DIR/a.npz puts its own"),
+        (["--out", "DIR/a.npz/b", "--npz", "DIR/a.npz"], "error: --npz DIR/a.npz is where --out DIR/a.npz/b puts"),
+        (["--out", "DIR/b", "--raw", "DIR/b/joints.csv"], "error: --raw DIR/b/joints.csv is where --out DIR/b puts"),
+        (["--out", "DIR/b", "--raw", "DIR/b/joints.limits.csv"], "error: --raw DIR/b/joints.limits.csv is where"),
+        (["--out", "DIR/b", "--raw", "DIR/b/image/000001.png"], "error: --raw DIR/b/image/000001.png is where --out"),
+        (["--out", "DIR/b", "--raw", "DIR/b/sheet.png"], "error: --raw DIR/b/sheet.png is where --out DIR/b puts"),
+        (
+            ["--out", "DIR/b", "--shard", "1/2", "--overwrite"],
+            "error: --overwrite with --shard would remove the other parts from --out DIR/b; give each part a folder",
+        ),
         (["--raw", "-", "--modality", "depth"], "error: --modality is depth, expected an image of 1 or 3 channels: im"),
         (["--npz", "DIR/a.npz", "--modality", "image"], "error: --modality says which images --raw writes; give --raw"),
         (["--raw", "-", "--shard", "0/2"], "error: --shard is 0/2, expected I/N as in 2/8, I from 1 to N, N up to"),
@@ -160,11 +247,12 @@ def test_shards_make_the_whole(generate: Generate, bundle: Path, tmp_path: Path,
 def test_refusals(generate: Generate, tmp_path: Path, words: list[str], message: str) -> None:
     (tmp_path / "there.npz").write_bytes(b"mine")
     (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "a.rgb")
     before = sorted(path.name for path in tmp_path.iterdir())
     status, out, err = generate(*(word.replace("DIR", str(tmp_path)) for word in words))
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status == 2 and out == b"" and len(lines) == 1
-    assert lines[0].startswith(message.replace("DIR/", f"{tmp_path}/").replace("--raw DIR", f"--raw {tmp_path}"))
+    assert lines[0].startswith(message.replace("DIR", str(tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "there.npz").read_bytes() == b"mine"
 

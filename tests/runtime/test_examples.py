@@ -1,6 +1,7 @@
 """The examples run headless and write videos that can be read."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from redrawn import redraw
 
 import cpp_ext
 import runtime
+from runtime.errors import InputError
 from runtime.examples import graphics_loop, robot_loop
 from runtime.examples.screen import Screen
 from runtime.robot.urdf import Urdf
@@ -72,7 +75,7 @@ def test_robot_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_robot_loop_keeps_its_rate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a clock of our own: ticks are due at multiples of the period, and one that takes long does not shift them."""
+    """On a clock of our own: ticks are due at multiples of the period; one that takes long costs the next, no more."""
     pytest.importorskip("pybullet")
     now = [100.0]
     slept: list[float] = []
@@ -92,9 +95,36 @@ def test_robot_loop_keeps_its_rate(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(time, "sleep", sleep)
     assert robot_loop.main(["--rate", "5", "--seconds", "2"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert np.allclose(slept, [0, 0.15, 0.15, 0, 0.05, *[0.15] * 5])
-    assert result["lateness_ms"] == {"p50": 0, "p95": 55, "max": 100} and result["work_ms"]["max"] == 300
-    assert result["ticks"] == 10 and result["rate"] == 5
+    assert np.allclose(slept, [0, 0.15, 0.15, 0.1, *[0.15] * 5])
+    assert result["lateness_ms"]["max"] == 0 and result["work_ms"]["max"] == 300
+    assert (result["ticks"], result["missed"], result["rate"]) == (9, 1, 4.5)
+
+
+def test_the_first_calls_are_not_jitter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a clock of our own, that only the first call of each part moves."""
+    pytest.importorskip("pybullet")
+    from runtime.models.multimodal import Multimodal
+    from runtime.robot import Robot
+
+    now, seen = [0.0], set()
+
+    def slow_at_first(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            now[0] += 0 if name in seen else 1
+            seen.add(name)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Multimodal, "from_noise", slow_at_first("from_noise", Multimodal.from_noise))
+    monkeypatch.setattr(Robot, "render", slow_at_first("render", Robot.render))
+    monkeypatch.setattr(cpp_ext, "ssim", slow_at_first("ssim", cpp_ext.ssim))
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    assert robot_loop.main(["--rate", "10", "--seconds", ".3"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert seen == {"from_noise", "render", "ssim"} and now[0] > 3
+    assert result["lateness_ms"]["max"] == 0 and result["work_ms"]["max"] == 0
 
 
 def test_walk_passes_through_the_samples() -> None:
@@ -117,7 +147,15 @@ def test_velocities() -> None:
 def test_robot_loop_refuses(
     refused: Callable[..., str], bundle: Path, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert "--rate is 0, expected more than 0" in refused(robot_loop.main, "--rate", 0)
+    assert "--rate is 0, expected 0.001 to 100000" in refused(robot_loop.main, "--rate", 0)
+    assert "--pause is 1e-20, expected 0.001 to 100000" in refused(robot_loop.main, "--pause", 1e-20)
+    for seed in (-1, 10**23):
+        assert f"--seed is {seed}, expected a whole number from 0 to 1844" in refused(robot_loop.main, "--seed", seed)
+    assert "invalid int value: '1e23'" in refused(robot_loop.main, "--seed", "1e23")
+    missing = tmp_path / "nope.urdf"
+    assert f"--robot {missing} is no file, expected the robot's URDF" in refused(
+        robot_loop.main, "--robot", missing, "--seconds", 0.1
+    )
     assert "--seconds is nan" in refused(robot_loop.main, "--seconds", "nan")
     assert "describes no robot" in refused(robot_loop.main, bundle)
     assert "arms.gif, expected a name that ends in .mp4 or .avi" in refused(robot_loop.main, "--out", "arms.gif")
@@ -147,7 +185,7 @@ def test_graphics_loop(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_frames_melt(bundle: Path) -> None:
     model = runtime.load(bundle)
-    made = np.stack(list(graphics_loop.frames(model, 13, 6, seed=9)))
+    made = np.stack(list(graphics_loop.frames(model, "image", 13, 6, seed=9)))
     samples = model.generate(3, seed=9).image
     assert made.shape == (13, 16, 16, 3)
     assert all(np.array_equal(made[6 * number], samples[number]) for number in range(3))
@@ -159,6 +197,8 @@ def test_graphics_loop_refuses(
     refused: Callable[..., str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "--frames is 0, expected 1 to" in refused(graphics_loop.main, "--frames", 0)
+    for seed in (-1, 2**64):
+        assert f"--seed is {seed}, expected a whole number" in refused(graphics_loop.main, "--seed", seed)
     assert "no bundle 'nowhere'" in refused(graphics_loop.main, "nowhere")
     missing = tmp_path / "nowhere" / "a.mp4"
     assert f"{missing} cannot be written" in refused(graphics_loop.main, bundle, "--out", missing)
@@ -174,6 +214,21 @@ def test_graphics_loop_refuses(
     monkeypatch.setattr(cv2, "namedWindow", headless)
     line = refused(graphics_loop.main, bundle)
     assert line.startswith("error: this OpenCV has no windows (opencv-python-headless); give --out FILE.mp4")
+
+
+@pytest.mark.parametrize(("channels", "have"), [(0, ""), (2, "image [2, 16, 16], "), (4, "image [4, 16, 16], ")])
+def test_graphics_loop_needs_an_image(
+    refused: Callable[..., str], bundle: Path, tmp_path: Path, channels: int, have: str
+) -> None:
+    line = refused(graphics_loop.main, redraw(bundle, channels), "--out", tmp_path / "a.mp4")
+    assert line.endswith(f"expected an image of 1 or 3 channels to show, the bundle has {have}joints [2]")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_grey_images_melt(bundle: Path) -> None:
+    model = runtime.load(redraw(bundle, 1))
+    made = np.stack(list(graphics_loop.frames(model, graphics_loop.first_image(model), 3, 2, seed=1)))
+    assert made.shape == (3, 16, 16, 3) and np.array_equal(made[0], model.generate(1, seed=1).image[0].repeat(3, -1))
 
 
 def test_a_window(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,3 +258,14 @@ def test_a_video_is_whole_or_not_there(tmp_path: Path, end: BaseException, kept:
         raise end
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"] * kept
     assert not kept or len(frames_of(video)) == 5
+
+
+def test_a_video_at_a_link_or_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "far" / "b.mp4")
+    with Screen(10, tmp_path / "a.mp4") as screen:
+        screen.show(np.zeros((32, 32, 3), np.uint8))
+    assert (tmp_path / "a.mp4").is_symlink() and len(frames_of(tmp_path / "far" / "b.mp4")) == 1
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(InputError, match="pipe.mp4 cannot be written: expected a file"):
+        Screen(10, tmp_path / "pipe.mp4")
