@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from runtime.devices import HINTS, ORDER, PRECISIONS, parse_device
 from runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle, Precision
 
 Hint = Literal["latency", "throughput"]
-PRECISIONS = ("fp32", "fp16", "int8")
-DEVICES = "auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N"
-"""What can be asked for."""
-ORDER = ("tensorrt", "cuda", "openvino", "cpu")
-"""What `auto` tries, best first: on a CPU, OpenVINO runs generators faster than ONNX Runtime in every precision."""
 
 
 class Shaped(Protocol):
@@ -170,18 +165,16 @@ def open_session(
     Raises:
         InputError: no such graph or precision, an unknown or absent device, or threads below 1.
     """
-    asked = re.fullmatch(r"(auto|cpu|openvino)|(cuda|tensorrt)(?::(\d{1,3}))?", str(device))
-    if not asked:
-        raise InputError(f"device is {device!r}, expected {DEVICES}")
+    kind, number = parse_device(device)
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}, expected a whole number of at least 1, or None")
-    if hint not in ("latency", "throughput"):
-        raise InputError(f"hint is {hint!r}, expected latency or throughput")
+    if hint not in HINTS:
+        raise InputError(f"hint is {hint!r}, expected {' or '.join(HINTS)}")
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}, expected {', '.join(PRECISIONS)}")
     bundle.graph(graph, precision)  # a precision that is not there is not a reason to try another backend
-    if device != "auto":
-        session = _open_checked(asked[1] or asked[2], int(asked[3] or 0), bundle, graph, precision, threads, hint)
+    if kind != "auto":
+        session = _open_checked(kind, number, bundle, graph, precision, threads, hint)
         return session, _picked(session)
     reasons: dict[str, list[str]] = {}  # which backends each keeps away
     for number, kind in enumerate(ORDER):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from runtime.commands.options import PRECISIONS, RANGES, add_hint, progress
+from runtime.commands.options import RANGES, add_hint, progress
+from runtime.devices import ORDER, PRECISIONS, parse_device
 from runtime.errors import InputError
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
@@ -77,12 +77,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _devices(text: str) -> list[str]:
     """The devices to time: a word that is none is refused here, one that cannot run is a row of the result."""
-    from runtime.session import DEVICES, ORDER
-
     words = _words("device", text)
     for word in words:
-        if not re.fullmatch(r"auto|cpu|openvino|(cuda|tensorrt)(:\d{1,3})?", word):
-            raise InputError(f"--device is {text!r}, expected some of {DEVICES}")
+        parse_device(word)
     return list(ORDER) if "auto" in words else words
 
 

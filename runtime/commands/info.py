@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """The manifest of a bundle, after every file of it has been verified, and what can run it on this machine."""
     from runtime.bench import attempt
     from runtime.bundle import Bundle
-    from runtime.session import ORDER
+    from runtime.devices import ORDER
 
     bundle = Bundle.open(options.bundle)
     manifest = bundle.manifest.model_dump(mode="json")

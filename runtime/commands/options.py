@@ -6,12 +6,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from runtime.devices import HINTS, PRECISIONS
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 RANGES = {
     "count": (1, 10**9),
@@ -42,7 +41,7 @@ def add_hint(command: argparse.ArgumentParser) -> None:
     """Add --hint."""
     command.add_argument(
         "--hint",
-        choices=("latency", "throughput"),
+        choices=HINTS,
         default="latency",
         help="what OpenVINO makes of many cores: one run on all of them, or several runs at once (default latency)",
     )

@@ -12,8 +12,9 @@ import runtime
 import runtime.session
 from runtime.backends import cuda
 from runtime.bundle import Bundle
+from runtime.devices import ORDER
 from runtime.errors import InputError
-from runtime.session import ORDER, Session, Slot, check_feeds, open_session
+from runtime.session import Session, Slot, check_feeds, open_session
 
 
 def has_driver() -> bool:
