@@ -2,13 +2,15 @@
 
 `--to trt` (or `--trt`) adds TensorRT engines, `--to openvino-int8` an int8 graph that holds its bound in OpenVINO too,
 `--to triton` a Triton Inference Server model repository beside the bundle. A RUN may also be a bundle: then its fp32
-graphs are what the others are made from and compared with.
+graphs are what the others are made from and compared with, its precisions and engines are kept unless they are asked
+for anew, and `--to triton` alone leaves a bundle that is in its place as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,8 @@ from runtime.errors import InputError, Parser, cli, one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from export.pipeline import Exported, Plan
+    from export.pipeline import Exported
+    from export.plan import Plan
     from export.sources import Source
 
 TARGETS = ("onnx", "trt", "openvino-int8", "triton")
@@ -32,14 +35,18 @@ def main(argv: Sequence[str]) -> int:
     targets = {"onnx", *_words("--to", options.to, TARGETS), *(["trt"] if options.trt else [])}
     if options.sm and "trt" not in targets:
         raise InputError("--sm is for engines; add --trt")
+    if options.batch is not None and not targets & {"trt", "triton"}:
+        raise InputError("--batch is for engines and Triton; add --trt or --to triton")
 
     # After the arguments, so that --help does not wait for PyTorch.
     from rich.console import Console
 
-    from export.pipeline import export_bundle, planned
+    from export.pipeline import Exported, export_bundle
     from trainer.run import finished_runs
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 120  # a log is not folded to the 80 columns of a terminal that is not there
     plan = _plan(options, targets)
     if "triton" in targets:
         from export.triton import require
@@ -48,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     runs = options.run or finished_runs(options.runs)
     if not runs:
         raise InputError(f"no finished run under {options.runs}; train one with `python -m trainer`, or name a RUN")
-    names = [run.resolve().name for run in runs]
+    names = [_name(run) for run in runs]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two runs are called {name!r} and would be one bundle; export them with separate --out")
@@ -60,23 +67,21 @@ def main(argv: Sequence[str]) -> int:
         try:
             with console.status(f"{name}: opening the run") as status:
                 source = _open(run)
+                beside = _beside(target, targets)  # refuses before minutes of work
+                as_it_is = _as_it_is(source, target, options)
                 if options.dry_run:
-                    results.append({"run": str(run)} | planned(source, target, plan) | _beside(target, targets))
+                    results.append({"run": str(run)} | _planned(source, target, plan, as_it_is) | beside)
                     continue
                 say = lambda what, name=name: status.update(f"{name}: {what}")  # noqa: E731
-                beside = _beside(target, targets)  # refuses before minutes of work
-                bundle = export_bundle(source, target, plan, say)
+                bundle = Exported(target) if as_it_is else export_bundle(source, target, plan, say)
+                exported.append(bundle)
+                results.append(str(target))
                 if beside:
-                    from export.triton import write_repository
-
                     say("Triton model repository")
-                    write_repository(target, Path(beside["triton"]), plan.batches)
+                    bundle.notices.extend(_write_beside(target, Path(beside["triton"]), plan))
         except Exception as error:  # a damaged or older run can fail in any way; the others are not to suffer
             kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
             errors.append(f"{name}: {kind}{one_line(error)}")
-        else:
-            exported.append(bundle)
-            results.append(str(bundle.path))
     _summary(console, exported)
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
@@ -95,11 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", default="onnx", metavar=",".join(TARGETS), help="what to write (default onnx)")
     parser.add_argument("--trt", action="store_true", help="the same as --to trt: build TensorRT engines too")
     parser.add_argument(
-        "--precision", default="fp32", metavar="fp32,fp16,int8", help="precisions beside fp32, which is always there"
+        "--precision",
+        metavar="fp32,fp16,int8",
+        help="precisions to make beside fp32, which is always there (default: those of a RUN that is a bundle)",
     )
-    parser.add_argument(
-        "--batch", default="1:8:64", metavar="MIN:OPT:MAX", help="batch sizes of engines and of Triton (default 1:8:64)"
-    )
+    parser.add_argument("--batch", metavar="MIN:OPT:MAX", help="batch sizes of engines and of Triton (default 1:8:64)")
     parser.add_argument("--sm", metavar="80,86,89", help="GPU generations for --trt (default: all that can be had)")
     parser.add_argument(
         "--no-cache",
@@ -124,14 +129,13 @@ def _words(option: str, text: str, known: Sequence[str]) -> list[str]:
 def _plan(options: argparse.Namespace, targets: set[str]) -> Plan:
     from export import tensorrt
     from export.cache import EngineCache, cache_folder
-    from export.pipeline import Plan
+    from export.plan import Plan
     from runtime.bundle import Precision
 
     known = get_args(Precision)
-    asked = {"fp32", *_words("--precision", options.precision, known)}
+    asked = None if options.precision is None else _words("--precision", options.precision, known)
     openvino = "openvino-int8" in targets
     if openvino:
-        asked.add("int8")
         try:
             import openvino as _  # noqa: F401
         except ImportError:
@@ -140,10 +144,10 @@ def _plan(options: argparse.Namespace, targets: set[str]) -> Plan:
     if options.sm and "tensorrt-rtx" not in engines:
         raise InputError("--sm is for TensorRT-RTX, which is not installed; `pip install awase[trt]`")
     return Plan(
-        precisions=tuple(precision for precision in known if precision in asked),
+        precisions=None if asked is None else tuple(precision for precision in known if precision in asked),
         engines=engines,
         capabilities=tuple(tensorrt.parse_capabilities(options.sm)) if options.sm else None,
-        batches=tensorrt.parse_batches(options.batch),
+        batches=tensorrt.BATCHES if options.batch is None else tensorrt.parse_batches(options.batch),
         openvino=openvino,
         cache=None if options.no_cache else EngineCache(cache_folder()),
     )
@@ -154,6 +158,31 @@ def _open(path: Path) -> Source:
     from trainer.run import open_run
 
     return source_of_bundle(path) if is_bundle(path) else source_of_run(open_run(path))
+
+
+def _name(run: Path) -> str:
+    """What a run's bundle is called: as the run, and as a bundle is called in the place where it was found."""
+    from export.sources import is_bundle
+
+    name = Path(os.path.abspath(run)).name if is_bundle(run) else run.resolve().name
+    if not name:
+        raise InputError(f"{run} is no run's or bundle's folder")
+    return name
+
+
+def _as_it_is(source: Source, target: Path, options: argparse.Namespace) -> bool:
+    """Whether a bundle is asked nothing new of: only to stand where it stands, with a Triton repository beside it."""
+    words = {word.strip() for word in options.to.split(",") if word.strip()}
+    in_place = source.bundle is not None and target.exists() and source.bundle.path.samefile(target)
+    return in_place and words == {"triton"} and not options.trt and options.precision is None
+
+
+def _planned(source: Source, target: Path, plan: Plan, as_it_is: bool) -> dict[str, Any]:
+    from export.plan import planned
+
+    if as_it_is:
+        return {"bundle": str(target), "replaces": False, "files": [], "drops": [], "graphs": [], "engines": []}
+    return planned(source, target, plan)
 
 
 def _beside(target: Path, targets: set[str]) -> dict[str, str]:
@@ -167,22 +196,36 @@ def _beside(target: Path, targets: set[str]) -> dict[str, str]:
     return {"triton": str(repository)}
 
 
+def _write_beside(bundle: Path, repository: Path, plan: Plan) -> list[str]:
+    """Write the Triton repository of a bundle; returns what to say of it."""
+    from export.triton import models_of, write_repository
+
+    before = models_of(repository)
+    names = write_repository(bundle, repository, plan.batches)
+    lost = [name for name in before if name not in names]
+    gone = f"; dropped the earlier one's {', '.join(lost)}" if lost else ""
+    return [f"Triton model repository {repository}: {', '.join(names)}{gone}"]
+
+
 def _summary(console: Console, exported: list[Exported]) -> None:
     from rich import box
     from rich.table import Table
 
-    if not exported:
-        return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("bundle", "graph", "form", "precision", "size", "seconds", "parity"):
-        table.add_column(column, overflow="fold")
     for bundle in exported:
-        for index, row in enumerate(bundle.rows):
-            path = "" if index else str(bundle.path)
-            size = f"{row.bytes / 1e6:.2f} MB"
-            table.add_row(path, row.graph, row.form, row.precision, size, f"{row.seconds:.1f}", row.parity)
-        table.add_section()
-    console.print(table)
+        if not bundle.rows:
+            continue
+        # Narrow enough for 80 columns: only what stands last may take several lines.
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for column in ("graph", "form", "precision"):
+            table.add_column(column, no_wrap=True)
+        for column in ("MB", "seconds"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("parity", overflow="fold")
+        for row in bundle.rows:
+            size, seconds = f"{row.bytes / 1e6:.2f}", f"{row.seconds:.1f}"
+            table.add_row(row.graph, row.form, row.precision, size, seconds, row.parity)
+        console.print(str(bundle.path), highlight=False, markup=False, soft_wrap=True)
+        console.print(table)
     for bundle in exported:
         for notice in bundle.notices:
             console.print(f"notice: {bundle.path}: {notice}", highlight=False, markup=False, soft_wrap=True)

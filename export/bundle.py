@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -19,7 +21,9 @@ def check_target(target: Path) -> None:
     Raises:
         InputError: `target` exists and is no bundle.
     """
-    if target.exists() and not (target / MANIFEST).is_file():
+    with alone(target):
+        bad = target.exists() and not (target / MANIFEST).is_file()
+    if bad:
         raise InputError(f"{target} exists and is no bundle, so it stays; move it away or choose another --out")
 
 
@@ -30,13 +34,14 @@ def writing(target: Path, check: Callable[[Path], None] = check_target) -> Itera
     What was at `target` is replaced only then. For a bundle, write the graph files inside and call `write_manifest`.
 
     Args:
-        target: the folder to write.
+        target: the folder to write; if it is a link, what it leads to is replaced and the link stays.
         check: raises if what is at `target` must not be replaced.
 
     Raises:
         InputError: `check` says so, or `target`'s parent cannot be written.
     """
     check(target)
+    target = Path(os.path.realpath(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -47,9 +52,27 @@ def writing(target: Path, check: Callable[[Path], None] = check_target) -> Itera
         yield folder
         for path in (*folder.rglob("*"), folder):
             _sync(path)
-        _replace(folder, target)
+        with alone(target):
+            _replace(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Keep other exports from replacing `target` meanwhile: between two renames it is not there."""
+    try:
+        # The parent itself is locked, so that no lock file stays behind.
+        descriptor = os.open(Path(os.path.realpath(target)).parent, os.O_RDONLY)
+    except OSError:  # there is no parent, and nothing in it
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

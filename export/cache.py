@@ -1,4 +1,4 @@
-"""Engines that were built before, kept by all that they depend on; a damaged entry is as good as none."""
+"""Engines that were built before, or refused, kept by all that they depend on; a damaged entry is as good as none."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ class EngineCache:
         """Keep an engine under `key`: whole or not at all, also if others write it at the same time."""
         self._write(self._path(key), hashlib.sha256(engine).digest() + engine)
 
+    def refusal(self, key: Mapping[str, Any]) -> str:
+        """Why there can be no engine under `key`; "" if that has not been kept."""
+        try:
+            return self._path(key).with_suffix(_REFUSAL).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def put_refusal(self, key: Mapping[str, Any], reason: str) -> None:
+        """Keep why there can be no engine under `key`, so that nobody waits for the same refusal again."""
+        self._write(self._path(key).with_suffix(_REFUSAL), reason.encode())
+
     def timings(self, version: str, gpu: str) -> bytes:
         """TensorRT's own timings of kernels on one kind of GPU; b"" if there are none yet."""
         try:
@@ -77,3 +88,4 @@ class EngineCache:
 
 
 _DIGEST = hashlib.sha256().digest_size
+_REFUSAL = ".refusal"

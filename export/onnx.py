@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from export.upsampling import rewrite_upsampling
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from export.references import Declared
     from runtime.bundle import Port
     from trainer.recipe import Graph
 
@@ -30,17 +31,6 @@ _ONNX = {
     "uint8": onnx.TensorProto.UINT8,
     "int64": onnx.TensorProto.INT64,
 }
-
-
-class Declared(Protocol):
-    """A graph's name and ports."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def inputs(self) -> tuple[Port, ...]: ...  # noqa: D102
-    @property
-    def outputs(self) -> tuple[Port, ...]: ...  # noqa: D102
 
 
 def export_onnx(graph: Graph, path: Path) -> None:
@@ -102,6 +92,24 @@ def trace(graph: Graph) -> torch.onnx.ONNXProgram:
         logger.setLevel(level)
     assert program is not None  # it is None only without dynamo
     return program
+
+
+def check_file(path: Path, graph: Declared) -> onnx.ModelProto:
+    """Open an ONNX file, check that it is the graph that was declared and whole by itself, and run it.
+
+    Returns:
+        The model.
+
+    Raises:
+        ExportError: it is not, or does not run.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)  # with them, it would not be seen that weights are outside
+    except Exception as error:  # protobuf's exception types are its implementation's
+        raise ExportError(f"graph {graph.name}: {path.name} is no ONNX file: {error}") from error
+    check_model(model, graph)
+    check_runs(path, graph)
+    return model
 
 
 def check_model(model: onnx.ModelProto, graph: Declared) -> None:

@@ -17,6 +17,8 @@ from runtime.bundle import OutputParity, Parity, Port, Precision
 
 SEEDS = 64
 BATCH_SIZES = (1, 2, 5, 8)
+NOT_FINITE = 1e60
+"""The error of a value that is not finite, or should not be. A manifest's numbers are finite; no float32 errs by it."""
 SSIM_WINDOW = 11
 """Pixels; images smaller than this have no SSIM."""
 
@@ -137,17 +139,17 @@ def compare(port: Port, got: np.ndarray, want: np.ndarray, precision: Precision 
     each component: its limits, its port's range, or what the reference spans.
     """
     reference = want.reshape(len(want), -1).astype(np.float64)
-    # A value that is not finite in either is an infinite error, not a NaN that passes every comparison.
-    with np.errstate(invalid="ignore"):
-        error = np.abs(got.reshape(len(got), -1).astype(np.float64) - reference)
-    error = np.where(np.isfinite(error), error, np.inf)
     if port.range is None and port.limits is None:
-        span = np.maximum(reference.max(0) - reference.min(0), 1e-6)
+        with np.errstate(invalid="ignore"):
+            span = np.maximum(reference.max(0) - reference.min(0), 1e-6)
     else:
         low, high = _bounds(port)
         span = high - low
-    square = np.mean((error / span) ** 2)
-    error = error / (span / 2 if port.kind == "image" else span)
+    with np.errstate(invalid="ignore"):
+        share = np.abs(got.reshape(len(got), -1).astype(np.float64) - reference) / span
+    share = np.where(np.isfinite(share), share, NOT_FINITE)  # not a NaN, which passes every comparison
+    square = np.mean(share**2)
+    error = share * (2 if port.kind == "image" else 1)
     scores = _ssim(port, got, want)
     bounds = BOUNDS[precision][0 if scores is not None else 1]
     return OutputParity(
@@ -189,7 +191,7 @@ def _worst(reports: Sequence[OutputParity]) -> OutputParity:
 def misses(report: Parity) -> str:
     """The first output that drifts past its bounds, in words; empty if all hold them."""
     for name, output in report.outputs.items():
-        if not np.isfinite(output.max_abs):
+        if output.max_abs >= NOT_FINITE:
             return f"output {name} is not finite over {report.samples} samples"
         errors = [
             (label, value, bound)

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import onnx
 from pydantic import ValidationError
 
 from export import tensorrt
 from export.bundle import check_target, write_manifest, writing
-from export.cache import EngineCache
 from export.drift import Inside, layers, steepest, told
 from export.errors import ExportError
-from export.onnx import OPSET
+from export.onnx import OPSET, check_file
 from export.parity import inputs, measure, misses, onnxruntime_runner
+from export.plan import Plan, dropped, engine_file, graph_file, kept_engines, reduced
 from export.precision import reduce_precision
 from export.references import Reference
 from export.sources import Finished, Source, source_of_run
-from runtime.bundle import MANIFEST, EngineEntry, GraphEntry, Manifest, Parity, Precision, sha256_of
+from runtime.bundle import Bundle, EngineEntry, GraphEntry, Manifest, Parity, Precision, sha256_of
 
 Say = Callable[[str], None]
 """Told what is being done, for a status line."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a bundle shall hold."""
-
-    precisions: tuple[Precision, ...] = ("fp32",)
-    """fp32 is in every bundle: the others are made from it."""
-    engines: tuple[tensorrt.Flavour, ...] = ()
-    """TensorRT engines to build of every graph in every precision."""
-    capabilities: tuple[str, ...] | None = None
-    """GPU generations for TensorRT-RTX; None: all."""
-    batches: tensorrt.Batches = tensorrt.BATCHES
-    openvino: bool = False
-    """Measure int8 in OpenVINO too."""
-    cache: EngineCache | None = None
-    """Where engines are kept between exports."""
-
-    @property
-    def reduced(self) -> tuple[Precision, ...]:
-        """The precisions that are made from fp32."""
-        return tuple(precision for precision in self.precisions if precision != "fp32")
 
 
 @dataclass(frozen=True)
@@ -78,13 +56,13 @@ def export_bundle(source: Source, target: Path, plan: Plan | None = None, say: S
     Args:
         source: the run or bundle.
         target: the bundle's folder; an earlier bundle there is replaced once the new one is whole.
-        plan: what it shall hold; None: the ONNX files in fp32.
+        plan: what it shall hold; None: of a run the ONNX files in fp32, of a bundle what it holds.
         say: told what is being done.
 
     Raises:
         ExportError: a graph cannot be frozen or described, drifts from its reference, or an engine cannot be built.
             Nothing is written.
-        InputError: `target` is something else than a bundle.
+        InputError: `target` is something else than a bundle, or the source is a bundle without fp32.
     """
     plan = plan or Plan()
     check_target(target)  # before minutes of work
@@ -95,11 +73,15 @@ def export_bundle(source: Source, target: Path, plan: Plan | None = None, say: S
             if not summary.get("finished", True):
                 exported.notices.append(f"the run is not finished; its newest checkpoint: {summary['kimg']:g} kimg")
             graphs = [
-                entry for reference in source.references() for entry in _freeze(reference, folder, plan, exported, say)
+                entry
+                for reference in source.references()
+                for entry in _freeze(reference, source, folder, plan, exported, say)
             ]
             built = [
                 _engine(entry, folder, flavour, plan, exported, say) for entry in graphs for flavour in plan.engines
             ]
+            kept, unfit = kept_engines(source, graphs, plan)
+            built += [_kept_engine(engine, source, folder, exported) for engine in kept]
             used = {"openvino": version("openvino")} if plan.openvino else {}
             manifest = Manifest(
                 name=target.name,
@@ -112,7 +94,11 @@ def export_bundle(source: Source, target: Path, plan: Plan | None = None, say: S
                 versions=source.versions | used | {entry.flavour: entry.version for entry in built},
             )
             write_manifest(folder, manifest)
-            exported.notices.extend(_lost(target, folder))
+            exported.notices.extend(f"{file} is not kept: {why}; {_anew(file)}" for file, why in unfit.items())
+            lost = dropped(target, [entry.file for entry in manifest.files])
+            exported.notices.extend(
+                f"dropped the earlier bundle's {file}; {_anew(file)}" for file in lost if file not in unfit
+            )
     except ValidationError as error:  # what the manifest says of a graph cannot be
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (error.title, *first["loc"])))
@@ -133,43 +119,9 @@ def export_run(
     return export_bundle(source_of_run(run), target, Plan(precisions, engines, capabilities), say)
 
 
-def planned(source: Source, target: Path, plan: Plan) -> dict[str, Any]:
-    """What `export_bundle` would write, as JSON values.
-
-    Raises:
-        InputError: `target` is something else than a bundle.
-    """
-    check_target(target)
-    names = [reference.name for reference in source.references()]
-    graphs = [
-        {"graph": name, "precision": precision, "file": graph_file(name, precision)}
-        for name in names
-        for precision in ("fp32", *plan.reduced)
-    ]
-    engines = [graph | {"file": engine_file(graph["file"], flavour)} for graph in graphs for flavour in plan.engines]
-    return {
-        "bundle": str(target),
-        "replaces": target.exists(),
-        "files": [MANIFEST, *(entry["file"] for entry in (*graphs, *engines))],
-        "graphs": graphs,
-        "engines": [
-            engine | {"batch": list(plan.batches), "compute_capabilities": plan.capabilities or "all"}
-            for engine in engines
-        ],
-    }
-
-
-def graph_file(name: str, precision: Precision) -> str:
-    """The file of a graph."""
-    return f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
-
-
-def engine_file(onnx_file: str, flavour: tensorrt.Flavour) -> str:
-    """The file of an engine that is built from an ONNX file."""
-    return f"{onnx_file.removesuffix('.onnx')}.{flavour}.engine"
-
-
-def _freeze(reference: Reference, folder: Path, plan: Plan, exported: Exported, say: Say) -> list[GraphEntry]:
+def _freeze(
+    reference: Reference, source: Source, folder: Path, plan: Plan, exported: Exported, say: Say
+) -> list[GraphEntry]:
     """One graph in every precision."""
     fp32 = folder / graph_file(reference.name, "fp32")
     started = time.perf_counter()
@@ -178,14 +130,24 @@ def _freeze(reference: Reference, folder: Path, plan: Plan, exported: Exported, 
     say(f"{reference.name}: parity")
     parity = reference.known_parity(fp32) or _checked(reference, fp32)
     entries = [_entry(reference, "fp32", fp32, parity, started, exported)]
-    for precision in plan.reduced:
+    for precision, held in reduced(source, reference.name, plan).items():
         started = time.perf_counter()
         path = folder / graph_file(reference.name, precision)
+        if held is not None and source.bundle is not None and _same(source.bundle, entries[0]):
+            shutil.copyfile(source.bundle.file(held), path)
+            check_file(path, reference)
+            entries.append(_entry(reference, precision, path, held.parity, started, exported, "kept"))
+            continue
         both = plan.openvino and precision == "int8"
         variant = reduce_precision(reference, fp32, path, precision, both, say)
         exported.notices.extend(variant.notices)
         entries.append(_entry(reference, precision, path, variant.parity, started, exported))
     return entries
+
+
+def _same(bundle: Bundle, graph: GraphEntry) -> bool:
+    """Whether a graph is what the bundle's other precisions of it were made from."""
+    return bundle.graph(graph.name, graph.precision).sha256 == graph.sha256
 
 
 def _checked(reference: Reference, fp32: Path) -> Parity:
@@ -212,10 +174,17 @@ _SAME_DB = 90.0
 
 
 def _entry(
-    reference: Reference, precision: Precision, path: Path, parity: Parity, started: float, exported: Exported
+    reference: Reference,
+    precision: Precision,
+    path: Path,
+    parity: Parity | None,
+    started: float,
+    exported: Exported,
+    how: str = "",
 ) -> GraphEntry:
     seconds = time.perf_counter() - started
-    exported.rows.append(Row(reference.name, "onnx", precision, path.stat().st_size, seconds, _in_words(parity)))
+    text = "; ".join(filter(None, [_in_words(parity) if parity else "", how]))
+    exported.rows.append(Row(reference.name, "onnx", precision, path.stat().st_size, seconds, text))
     return GraphEntry(
         name=reference.name,
         precision=precision,
@@ -252,7 +221,7 @@ def _engine(
     path.write_bytes(engine.data)
     if engine.notice:
         exported.notices.append(engine.notice)
-    runs_on = ",".join(engine.compute_capabilities) or "this GPU"
+    runs_on = " ".join(engine.compute_capabilities) or "this GPU"
     text = f"not run; for {runs_on}" + ("; cached" if engine.cached else "")
     exported.rows.append(Row(graph.name, flavour, graph.precision, len(engine.data), engine.seconds, text))
     return EngineEntry(
@@ -269,11 +238,18 @@ def _engine(
     )
 
 
-def _lost(target: Path, folder: Path) -> Sequence[str]:
-    """What the earlier bundle had and the new one has not."""
-    hints = {".engine": "--trt builds it anew", ".onnx": "--precision makes it anew"}
-    return [
-        f"dropped the earlier bundle's {path.name}; {hints[path.suffix]}"
-        for path in sorted(target.glob("*"))
-        if path.suffix in hints and not (folder / path.name).exists()
-    ]
+def _kept_engine(engine: EngineEntry, source: Source, folder: Path, exported: Exported) -> EngineEntry:
+    """Copy an engine of the bundle that is the source."""
+    assert source.bundle is not None  # where else it would come from
+    path = folder / engine.file
+    if path.exists():
+        raise ExportError(f"{source.bundle.path}: engine {engine.file} is called like a file of the new bundle")
+    shutil.copyfile(source.bundle.file(engine), path)
+    runs_on = " ".join(engine.compute_capabilities) or "its own GPU"
+    text = f"not run; for {runs_on}; kept"
+    exported.rows.append(Row(engine.graph, engine.flavour, engine.precision, engine.bytes, 0.0, text))
+    return engine
+
+
+def _anew(file: str) -> str:
+    return f"{'--trt builds' if file.endswith('.engine') else '--precision makes'} it anew"

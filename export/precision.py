@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.fp16 import to_fp16
 from export.half import as_computed_in_half
 from export.int8 import quantised, to_int8
-from export.onnx import check_model, check_runs
+from export.onnx import check_file
 from export.parity import Runner, inputs, measure, misses, onnxruntime_runner, openvino_runner
 from export.references import Reference
 from runtime.bundle import Parity, Precision
@@ -66,9 +66,7 @@ def reduce_precision(
     while True:
         say(f"{reference.name}: {precision}" + (f", {len(kept)} layers in float32" if kept else ""))
         notices = _write(model, fp32, target, precision, calibration, probe, kept)
-        made = onnx.load(target)
-        check_model(made, reference)
-        check_runs(target, reference)
+        made = check_file(target, reference)
         report = measure(reference, _runners(target, made, precision, openvino), precision)
         found = _drift(model, made, precision, probe)
         missed = misses(report)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from export.references import OnnxReference, TorchReference
 from runtime.bundle import MANIFEST, Bundle, find, shipped
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from trainer.recipe import Graph
@@ -41,6 +42,8 @@ class Source:
     """The graphs; a call, because a run's are made for it."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages at work."""
+    bundle: Bundle | None = None
+    """The bundle, if it is one."""
 
 
 def source_of_run(run: Finished) -> Source:
@@ -67,11 +70,31 @@ def source_of_bundle(path: Path) -> Source:
         path: its folder, or the bare name of a shipped one.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged. Its `references` raise it for graphs that are not there in fp32.
     """
     bundle = Bundle.open(find(str(path) if is_bundle(path) and not path.exists() else path))
     manifest = bundle.manifest
-    references = [
+    return Source(
+        recipe=manifest.recipe,
+        model=manifest.model,
+        robot=manifest.robot,
+        training=manifest.training,
+        references=lambda: _references(bundle),
+        versions=manifest.versions | _versions("awase", "onnx", "onnxruntime", "numpy"),
+        bundle=bundle,
+    )
+
+
+def _references(bundle: Bundle) -> list[OnnxReference]:
+    graphs = bundle.manifest.graphs
+    whole = {entry.name for entry in graphs if entry.precision == "fp32"}
+    for entry in graphs:
+        if entry.name not in whole:
+            raise InputError(
+                f"{bundle.path} holds graph {entry.name} in {entry.precision} but not in fp32, which the others are "
+                "made from; export the run it came from"
+            )
+    return [
         OnnxReference(
             name=entry.name,
             inputs=entry.inputs,
@@ -81,17 +104,9 @@ def source_of_bundle(path: Path) -> Source:
             + (f" ({entry.parity.against})" if entry.parity else " (not compared with PyTorch)"),
             parity=entry.parity,
         )
-        for entry in manifest.graphs
+        for entry in graphs
         if entry.precision == "fp32"
     ]
-    return Source(
-        recipe=manifest.recipe,
-        model=manifest.model,
-        robot=manifest.robot,
-        training=manifest.training,
-        references=lambda: references,
-        versions=manifest.versions | _versions("awase", "onnx", "onnxruntime", "numpy"),
-    )
 
 
 def _versions(*packages: str) -> dict[str, str]:

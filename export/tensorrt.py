@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import importlib
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal, TypedDict, get_args
 
 from export.cache import EngineCache
 from export.errors import ExportError
+from runtime.backends.tensorrt import MODULES, error_log
 from runtime.bundle import Port, Precision, sha256_of
 from runtime.errors import InputError
 
 Flavour = Literal["tensorrt-rtx", "tensorrt"]
-MODULES: dict[Flavour, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Smallest, best and largest shape of each input, batch first."""
 Batches = tuple[int, int, int]
@@ -57,10 +56,18 @@ def flavours() -> list[Flavour]:
     Raises:
         InputError: there is none; the message says how to get one.
     """
-    found: list[Flavour] = [flavour for flavour in MODULES if _usable(flavour)]
+    found: list[Flavour] = [flavour for flavour in FLAVOURS if _usable(flavour)]
     if not found:
         raise InputError("no TensorRT to build engines with; `pip install awase[trt]` (it needs no GPU)")
     return found
+
+
+def installed_version(flavour: Flavour) -> str:
+    """The version of a library that is here, whether or not it can build; "" if it is not here."""
+    try:
+        return str(getattr(_library(flavour), "__version__", ""))
+    except (ImportError, OSError):
+        return ""
 
 
 def compute_capabilities(flavour: Flavour = "tensorrt-rtx") -> list[str]:
@@ -130,51 +137,66 @@ def build(
         smallest, best, largest = ((batch, *port.shape) for batch in batches)
         profile[port.name] = (smallest, best, largest)
     if flavour == "tensorrt":
-        return _cached(path, flavour, (), profile, cache, precision)
+        return _cached(path, _key(path, flavour, (), profile, precision), (), cache)
     wanted = list(capabilities or compute_capabilities(flavour))
-    try:
-        return _cached(path, flavour, wanted, profile, cache, precision)
-    except ExportError as error:
-        fewer = [name for name in wanted if name != UNFIT_FOR_FP32]
-        if capabilities is not None or fewer == wanted:
-            raise
-        reason = str(error)
-    engine = _cached(path, flavour, fewer, profile, cache, precision)
+    key = _key(path, flavour, wanted, profile, precision)
+    fewer = [name for name in wanted if name != UNFIT_FOR_FP32]
+    if capabilities is not None or fewer == wanted:
+        return _cached(path, key, wanted, cache)
+    reason = cache.refusal(key) if cache else ""
+    if not reason:
+        try:
+            return _cached(path, key, wanted, cache)
+        except ExportError as error:
+            reason = str(error).removeprefix(f"{path.name}: ")
+    engine = _cached(path, _key(path, flavour, fewer, profile, precision), fewer, cache)
+    if cache:
+        cache.put_refusal(key, reason)  # it was that generation: without it the engine can be built
     return replace(engine, notice=f"{path.name}: left out {UNFIT_FOR_FP32}: {reason}")
 
 
-def _cached(
-    path: Path,
-    flavour: Flavour,
-    targets: Sequence[str],
-    profile: Profile,
-    cache: EngineCache | None,
-    precision: Precision,
-) -> Engine:
-    started = time.perf_counter()
-    version = _library(flavour).__version__
-    made_for = tuple(targets) or _own_capability()
-    key = {
+class _Key(TypedDict):
+    """All that an engine depends on."""
+
+    onnx_sha256: str
+    flavour: Flavour
+    version: str
+    compute_capabilities: tuple[str, ...]
+    gpu: str
+    profile: Profile
+    precision: Precision
+
+
+def _key(path: Path, flavour: Flavour, targets: Sequence[str], profile: Profile, precision: Precision) -> _Key:
+    return {
         "onnx_sha256": sha256_of(path),
         "flavour": flavour,
-        "version": version,
-        "compute_capabilities": made_for,
+        "version": _library(flavour).__version__,
+        "compute_capabilities": tuple(targets) or _own_capability(),
         "gpu": "" if targets else _own_gpu(),
         "profile": profile,
         "precision": precision,
     }
+
+
+def _cached(path: Path, key: _Key, targets: Sequence[str], cache: EngineCache | None) -> Engine:
+    started = time.perf_counter()
+    flavour, profile = key["flavour"], key["profile"]
+    if not targets and not key["gpu"]:
+        cache = None  # it may be of any GPU
     data = cache.get(key) if cache else None
     cached = data is not None
     if data is None:
         data = _build(path, flavour, targets, profile, cache)
         if cache:
             cache.put(key, data)
-    return Engine(flavour, version, data, made_for, profile, time.perf_counter() - started, cached=cached)
+    seconds = time.perf_counter() - started
+    return Engine(flavour, key["version"], data, key["compute_capabilities"], profile, seconds, cached=cached)
 
 
 def _build(path: Path, flavour: Flavour, targets: Sequence[str], profile: Profile, cache: EngineCache | None) -> bytes:
     trt = _library(flavour)
-    log = _log(trt)
+    log = error_log(trt)
     builder = trt.Builder(log)
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT may make it the only kind
     network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -215,21 +237,6 @@ def _refusal(path: Path, flavour: Flavour, lines: Sequence[str]) -> ExportError:
     return ExportError(f"{path.name}: {flavour} cannot build it: {'; '.join(lines)[:600] or 'it gave no reason'}")
 
 
-def _log(trt: ModuleType) -> Any:
-    """A logger that keeps errors instead of printing them."""
-
-    class Log(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.lines.append(message)
-
-    return Log()
-
-
 def _library(flavour: Flavour) -> ModuleType:
     return importlib.import_module(MODULES[flavour])
 
@@ -244,26 +251,24 @@ def _usable(flavour: Flavour) -> bool:
     if flavour == "tensorrt-rtx":
         return True
     try:
-        trt.Builder(_log(trt))  # TensorRT's builder needs a GPU: without one its constructor fails
+        trt.Builder(error_log(trt))  # TensorRT's builder needs a GPU: without one its constructor fails
     except (TypeError, RuntimeError):
         return False
     return True
 
 
 def _own_capability() -> tuple[str, ...]:
-    """This machine's GPU generation, for engines that are built on and for it; () if it cannot be told."""
-    text = _nvidia_smi("compute_cap")
-    return (f"SM{text.replace('.', '')}",) if text else ()
+    """The generation of the GPU that engines are built on and for; () if it cannot be told."""
+    import torch  # it numbers GPUs as TensorRT does: by CUDA_VISIBLE_DEVICES
+
+    if not torch.cuda.is_available():
+        return ()
+    major, minor = torch.cuda.get_device_capability(0)
+    return (f"SM{major}{minor}",)
 
 
 def _own_gpu() -> str:
-    """This machine's GPU by name; "" if it cannot be told."""
-    return _nvidia_smi("name")
+    """That GPU by name; "" if it cannot be told."""
+    import torch
 
-
-def _nvidia_smi(field: str) -> str:
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""

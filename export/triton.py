@@ -2,24 +2,28 @@
 
 REPOSITORY/BUNDLE_GRAPH/config.pbtxt and 1/model.onnx for each graph, `_fp16` and `_int8` behind the name for reduced
 precisions, `_tensorrt` for an engine of the data-centre TensorRT (Triton does not run TensorRT-RTX); BUNDLE_blended is
-an ensemble where the bundle encodes, blends and generates. Clients send the noise, as `cpp_ext.noise` makes it. The
-configurations are made as Triton's own protobuf messages, so they are what its schema allows. No server has run them.
+an ensemble where the bundle encodes, blends and generates. `.awase.json` says what of the repository was exported, so
+that nothing else is ever replaced. Clients send the noise, as `cpp_ext.noise` makes it. The configurations are made as
+Triton's own protobuf messages, so they are what its schema allows. No server has run them.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from export.bundle import writing
+from export.bundle import alone, writing
 from export.tensorrt import Batches
-from runtime.bundle import Bundle, EngineEntry, GraphEntry, Port
+from runtime.bundle import Bundle, EngineEntry, GraphEntry, Port, sha256_of
 from runtime.errors import InputError
 
 CONFIG = "config.pbtxt"
+RECORD = ".awase.json"
+"""{file: SHA-256} of a repository; Triton looks at folders only."""
 QUEUE_DELAY_US = 200
 """How long a request may wait for others to share its batch, in microseconds: about one small generator's run."""
 _TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8", "int64": "TYPE_INT64"}
@@ -35,15 +39,48 @@ def require() -> None:
 
 
 def check_repository(target: Path) -> None:
-    """Refuse to replace anything but a model repository.
+    """Refuse to replace anything but a model repository that is as it was exported.
 
     Raises:
-        InputError: `target` exists and is none.
+        InputError: `target` exists and is none, or holds files that were added or changed since.
     """
-    if target.exists() and not any(target.glob(f"*/{CONFIG}")):
-        raise InputError(
-            f"{target} exists and is no model repository, so it stays; move it away or choose another --out"
-        )
+    with alone(target):
+        why = _foreign(target) if target.exists() else ""
+    if why:
+        raise InputError(f"{target} {why}, so it stays; move it away or choose another --out")
+
+
+def _foreign(target: Path) -> str:
+    """What of a folder was not exported; "" if all was."""
+    record = _record(target)
+    if record is None:
+        return "exists and is no model repository that was exported here"
+    models = {Path(file).parts[0] for file in record}
+    for path in sorted(target.rglob("*")):
+        file = path.relative_to(target)
+        if path.is_dir() and not path.is_symlink():
+            own = file.parts[0] in models
+        else:
+            own = str(file) == RECORD or (path.is_file() and record.get(str(file)) == sha256_of(path))
+        if not own:
+            what = "has changed since it was exported" if str(file) in record else "was not exported"
+            return f"holds {file}, which {what}"
+    return ""
+
+
+def models_of(target: Path) -> list[str]:
+    """Names of the models of a repository that was exported; none if there is no such repository."""
+    return sorted({Path(file).parts[0] for file in _record(target) or ()})
+
+
+def _record(target: Path) -> dict[str, str] | None:
+    """What of a repository was exported: SHA-256 by file."""
+    try:
+        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(record, dict) and all(isinstance(value, str) for value in record.values())
+    return record if whole and all(Path(file).parts for file in record) else None
 
 
 def write_repository(bundle: Path, target: Path, batches: Batches) -> list[str]:
@@ -79,6 +116,8 @@ def write_repository(bundle: Path, target: Path, batches: Batches) -> list[str]:
         if ensemble is not None:
             _write(folder, ensemble, None)
             names.append(ensemble.name)
+        record = {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return names
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.bundle import Bundle
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ROBOT = """<robot name="arm"><link name="base"/>
@@ -74,7 +76,7 @@ def test_runtime_commands(folder, capsys):
     from runtime.__main__ import main
 
     said = commands("runtime")
-    assert [line[0] for line in said] == ["generate", "generate", "evaluate", "info", "bench"]
+    assert [line[0] for line in said] == ["generate", "generate", "evaluate", "info", "bench", "bench"]
     for line in said:
         short = ["--seconds", "1"] if line[0] == "bench" else []
         assert main([*line, *short]) == 0, capsys.readouterr().err
@@ -109,7 +111,9 @@ def test_train_and_export_commands(folder, capsys):
     assert export([*every, "--out", "all"]) == 0, capsys.readouterr().err
     pytest.importorskip("tritonclient")
     assert export(served) == 0, capsys.readouterr().err
-    assert (folder / "bundles" / "first.triton" / "first_generator" / "config.pbtxt").exists()
+    bundle, models = Bundle.open("bundles/first").manifest, folder / "bundles" / "first.triton"
+    assert [graph.precision for graph in bundle.graphs] == ["fp32", "fp16", "int8"] and len(bundle.engines) == 3
+    assert all((models / f"first_generator{end}" / "config.pbtxt").exists() for end in ("", "_fp16", "_int8"))
     assert {path.name for path in (folder / "all").iterdir()} == {"first", "mine", "recorded"}
 
 

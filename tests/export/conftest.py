@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import trainer.run
 from runtime.bundle import Port
+from runtime.errors import InputError
 from trainer.recipe import Graph
 
 NAMES = ("pan", "tilt", "roll")
@@ -123,3 +125,21 @@ def exported(run: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "whole"
     export_run(run, path, engines=("tensorrt-rtx",), capabilities=("SM89",))
     return path
+
+
+@pytest.fixture
+def runs(run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two finished runs; the working directory is its parent."""
+
+    def open_run(path: Path) -> FakeRun:
+        if not (path / "options.json").exists():
+            raise InputError(f"{path} is no run")
+        return run
+
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        for file in ("options.json", "summary.json"):
+            (tmp_path / "runs" / name / file).write_text("{}")
+    monkeypatch.setattr(trainer.run, "open_run", open_run)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"

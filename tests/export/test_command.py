@@ -1,6 +1,7 @@
 """python -m export."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,25 +13,6 @@ from export.__main__ import main
 from export.errors import ExportError
 from export.sources import Finished
 from runtime.bundle import Bundle
-from runtime.errors import InputError
-
-
-@pytest.fixture
-def runs(run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of two finished runs; the working directory is its parent."""
-
-    def open_run(path: Path) -> Finished:
-        if not (path / "options.json").exists():
-            raise InputError(f"{path} is no run")
-        return run
-
-    for name in ("first", "second"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        for file in ("options.json", "summary.json"):
-            (tmp_path / "runs" / name / file).write_text("{}")
-    monkeypatch.setattr(trainer.run, "open_run", open_run)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
 
 
 def test_command_for_every_finished_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +49,7 @@ def test_command_with_everything(runs: Path, capsys: pytest.CaptureFixture[str])
     int8 = bundle.graph("generator", "int8").parity
     assert int8 is not None and "openvino" in int8.against and int8.drift and "openvino" in bundle.manifest.versions
     assert sorted(path.name for path in Path(said["triton"]).iterdir()) == [
+        ".awase.json",
         "first_generator",
         "first_generator_fp16",
         "first_generator_int8",
@@ -128,12 +111,14 @@ def test_command_for_one_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
         ),
         (["runs/first", "--precision", "bf16"], "--precision: 'bf16' is not one of fp32, fp16, int8"),
         (["runs/first", "--precision", ","], "--precision is ',', expected some of fp32,fp16,int8"),
-        (["runs/first", "--batch", "8:1:64"], "--batch is '8:1:64', expected MIN:OPT:MAX"),
+        (["runs/first", "--trt", "--batch", "8:1:64"], "--batch is '8:1:64', expected MIN:OPT:MAX"),
+        (["runs/first", "--batch", "1:8:64"], "--batch is for engines and Triton; add --trt or --to triton"),
+        (["/"], "/ is no run's or bundle's folder"),
         (["runs/first", "./runs/first"], "two runs are called 'first'"),
     ],
 )
 def test_command_refuses(runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
-    if "90" in words:
+    if "--trt" in words:
         pytest.importorskip("tensorrt_rtx", reason="pip install awase[trt]")
     assert main(words) == 2
     out, err = capsys.readouterr()
@@ -185,3 +170,20 @@ def test_command_without_tensorrt(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert main(["--trt"]) == 2
     assert "pip install awase[trt]" in capsys.readouterr().err
+
+
+def test_the_table_is_legible(
+    runs: Path, exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns too, and in a log, whose width nobody sets."""
+    assert main([str(exported), "--out", "log"]) == 0
+    (engine,) = (line for line in capsys.readouterr().err.splitlines() if "tensorrt-rtx" in line)
+    assert engine.split()[:3] == ["generator", "tensorrt-rtx", "fp32"] and engine.rstrip().endswith("SM89; kept")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(exported), "--out", "terminal"]) == 0
+    lines = [re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", line) for line in capsys.readouterr().err.splitlines()]
+    (head,) = (line for line in lines if "seconds" in line)
+    assert head.split() == ["graph", "form", "precision", "MB", "seconds", "parity"] and "terminal/whole" in lines
+    (engine,) = (line for line in lines if "tensorrt-rtx" in line)
+    assert engine.split()[:3] == ["generator", "tensorrt-rtx", "fp32"] and len(engine) <= 80

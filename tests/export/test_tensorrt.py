@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from export import tensorrt
@@ -54,6 +56,21 @@ def test_generator_for_sm80_to_sm121(graph: Graph, onnx_file: Path) -> None:
     # Fully connected layers in fp32: Turing is left out, and said so.
     assert "SM75" not in engine.compute_capabilities
     assert "left out SM75" in engine.notice and "FP32 GEMM" in engine.notice
+
+
+def test_turing_is_tried_once(graph: Graph, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    real = tensorrt._build
+    monkeypatch.setattr(tensorrt, "_build", lambda *args: tried.append(args[2]) or real(*args))
+    cache = EngineCache(tmp_path)
+    first = tensorrt.build(onnx_file, graph.inputs, "tensorrt-rtx", cache=cache)
+    assert ["SM75" in targets for targets in tried] == [True, False]
+    again = tensorrt.build(onnx_file, graph.inputs, "tensorrt-rtx", cache=cache)
+    assert len(tried) == 2 and again.cached and again.notice == first.notice and "FP32 GEMM" in again.notice
+    # Asked for by name it is tried, and another graph knows nothing of it.
+    with pytest.raises(ExportError, match="FP32 GEMM"):
+        tensorrt.build(onnx_file, graph.inputs, "tensorrt-rtx", tensorrt.compute_capabilities(), cache=cache)
+    assert not tensorrt.build(conv(tmp_path / "conv.onnx"), [Z], "tensorrt-rtx", cache=cache).notice
 
 
 @pytest.mark.parametrize("name", MODERN)
@@ -142,3 +159,21 @@ def test_the_same_code_drives_tensorrt(
     assert not tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=cache).cached
     cache.put_timings(engine.version, "NVIDIA H200", b"damaged")
     assert tensorrt.build(onnx_file, graph.inputs, "tensorrt", batches=(1, 1, 1), cache=cache).data
+
+
+def test_an_engine_is_built_for_the_gpu_that_is_seen(
+    graph: Graph, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA_VISIBLE_DEVICES may hide the machine's first one."""
+    monkeypatch.setitem(tensorrt.MODULES, "tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: {0: (9, 0)}[device])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: {0: "NVIDIA H100"}[device])
+    engine = tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=EngineCache(tmp_path))
+    assert engine.compute_capabilities == ("SM90",)
+    assert [path.name for path in (tmp_path / "timings").iterdir()] == [f"tensorrt-{engine.version}-NVIDIA_H100.cache"]
+    # One that cannot be told is not taken for another of its kind.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for _ in range(2):
+        engine = tensorrt.build(onnx_file, graph.inputs, "tensorrt", cache=EngineCache(tmp_path))
+        assert engine.compute_capabilities == () and not engine.cached

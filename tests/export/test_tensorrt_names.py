@@ -5,6 +5,7 @@ Builder, its methods return what the type stubs of `tensorrt` say.
 """
 
 import ast
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from export import tensorrt
+from runtime.backends import tensorrt as opener
 
 RTX_ONLY = {("", "ComputeCapability"), ("IBuilderConfig", "num_compute_capabilities")}
 RTX_ONLY |= {("IBuilderConfig", "set_compute_capability")}
@@ -82,7 +84,7 @@ class Reader:
         self.types: dict[str, Type] = {}
 
     def read(self, function: ast.FunctionDef) -> None:
-        self.types = {"trt": LIBRARY}
+        self.types = {"trt": LIBRARY, "library": LIBRARY}
         for statement in function.body:
             self._visit(statement)
 
@@ -172,7 +174,7 @@ def reader() -> Reader:
     if stubs is None:
         pytest.skip("pip install tensorrt-stubs")
     reader = Reader(Stubs(stubs))
-    for node in ast.walk(ast.parse(Path(tensorrt.__file__).read_text())):
+    for node in ast.walk(ast.parse(Path(tensorrt.__file__).read_text() + inspect.getsource(opener.error_log))):
         if isinstance(node, ast.FunctionDef):
             reader.read(node)
     return reader

@@ -86,7 +86,7 @@ def test_repository(fused: Path, tmp_path: Path, schema: Any) -> None:
     names = write_repository(fused, tmp_path / "fused.triton", (1, 8, 64))
     expected = ["encoder", "blend", "generator", "generator_int8", "generator_tensorrt", "blended"]
     assert names == [f"fused_{name}" for name in expected]
-    assert {path.name for path in (tmp_path / "fused.triton").iterdir()} == set(names)
+    assert {path.name for path in (tmp_path / "fused.triton").iterdir()} == {*names, ".awase.json"}
     for name in names:
         config = read(tmp_path / "fused.triton" / name, schema)
         version = tmp_path / "fused.triton" / name / "1"
@@ -169,17 +169,35 @@ def test_no_ensemble_of_what_does_not_fit(changes: dict[str, Any]) -> None:
 
 def test_only_repositories_are_replaced(fused: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(InputError, match="photos exists and is no model repository, so it stays"):
+    with pytest.raises(InputError, match="photos exists and is no model repository that was exported here, so it s"):
         write_repository(fused, tmp_path / "photos", (1, 8, 64))
     write_repository(fused, tmp_path / "r", (1, 8, 64))
     check_repository(tmp_path / "r")
-    (tmp_path / "r" / "old").mkdir()
-    write_repository(fused, tmp_path / "r", (1, 8, 64))
-    assert not (tmp_path / "r" / "old").exists()
     (fused / "blend.fp32.onnx").write_bytes(b"damaged")
     with pytest.raises(InputError, match="blend.fp32.onnx is truncated"):
         write_repository(fused, tmp_path / "r", (1, 8, 64))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "photos", "r"]
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("own", "own, which was not exported"),
+        ("fused_blend/1/labels.txt", "fused_blend/1/labels.txt, which was not exported"),
+        ("fused_blend/config.pbtxt", "fused_blend/config.pbtxt, which has changed since it was exported"),
+    ],
+)
+def test_what_a_user_added_or_changed_stays(fused: Path, tmp_path: Path, file: str, why: str) -> None:
+    write_repository(fused, tmp_path / "r", (1, 8, 64))
+    write_repository(fused, tmp_path / "r", (1, 4, 8))
+    path = tmp_path / "r" / file
+    if file == "own":
+        path.mkdir()
+    else:
+        path.write_text("of the user")
+    with pytest.raises(InputError, match=f"r holds {why}, so it stays; move it away"):
+        write_repository(fused, tmp_path / "r", (1, 8, 64))
+    assert path.is_dir() or path.read_text() == "of the user"
 
 
 def test_without_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
