@@ -14,8 +14,9 @@ Setting = Callable[[], AbstractContextManager[Any]]
 """What holds while a side is timed (its threads, its instruction set) and is put back after; not timed itself."""
 
 
-SETTLE = 0.01
-"""Seconds before a timing: the other side's threads wait a while for more work, busily, before they sleep."""
+SETTLE = 0.1
+"""Seconds before a timing: the other side's threads wait for more work, busily, before they sleep (ONNX Runtime's for
+tens of milliseconds), and would take a core meanwhile."""
 
 
 class Case(NamedTuple):
