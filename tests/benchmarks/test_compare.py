@@ -148,13 +148,17 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     for module in (quick, wrong, lone):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "benchmarks.lacking", None)
-    monkeypatch.setattr(benchmarks.__main__, "subjects", lambda: ["lacking", "lone", "quick", "wrong"])
-    assert benchmarks.__main__.main(["lacking", "lone", "quick", "--rounds", "1", "--out", str(tmp_path / "o")]) == 0
+    known = ["lacking", "lone", "quick"]
+    monkeypatch.setattr(benchmarks.__main__, "subjects", lambda: known)
+    assert benchmarks.__main__.main(["--rounds", "1", "--out", str(tmp_path / "o")]) == 0
     out, err = capsys.readouterr()
     assert [(result["subject"], result["name"]) for result in json.loads(out)["results"]] == [("quick", "sum")]
     assert "lacking skipped" in err and "not installed" in err and "lone skipped: there is no device" in err
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["quick.json"]
     assert json.loads((tmp_path / "o" / "quick.json").read_text()) == json.loads(out)
+    assert benchmarks.__main__.main(["lacking"]) == 2  # asked for by name
+    assert "error: lacking: benchmarks.lacking is not installed, which it is measured with" in capsys.readouterr().err
+    known.append("wrong")
     assert benchmarks.__main__.main(["wrong", "--rounds", "1"]) == 1
     out, err = capsys.readouterr()
     assert "differs from one" in json.loads(out)["results"][0]["wrong"] and "wrong: two" in err
