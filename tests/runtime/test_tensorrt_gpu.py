@@ -23,7 +23,7 @@ def gpu() -> cuda.Device:
         pytest.skip(str(error))
 
 
-def compare(session: Session, bundle: Bundle) -> None:
+def check_against_the_cpu(session: Session, bundle: Bundle) -> None:
     on_cpu, _ = open_session(bundle, "generator", "cpu")
     for count in (1, 8, 8, 8, 50, 150):
         z = np.asarray(cpp_ext.noise(0, count, count, session.inputs[0].shape[0]))
@@ -41,7 +41,7 @@ def test_onnxruntime_in_lanes(gpu: cuda.Device) -> None:
         session = OnnxRuntimeCudaSession(bundle.file(graph), graph)
     except InputError as error:
         pytest.skip(str(error))
-    compare(session, bundle)
+    check_against_the_cpu(session, bundle)
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
