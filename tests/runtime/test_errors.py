@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 WRITE = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from runtime.errors import cli
 from runtime.files import whole
+
+# A shell that starts its work in the background has it ignore Ctrl-C; here it is the thing to see.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @cli
 def main(argv):
