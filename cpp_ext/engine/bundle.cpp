@@ -68,11 +68,10 @@ std::string read_verified(const std::string &folder, const File &file) {
 }
 
 // Weights elsewhere would be read by ONNX Runtime, and nothing would have verified them.
-void check_complete(const std::string &folder, const File &file) {
-  const std::string path = folder + "/" + file.name;
+void check_complete(const std::string &path, const std::string &bytes) {
   bool elsewhere = false;
   try {
-    elsewhere = weights_outside(read_verified(folder, file));
+    elsewhere = weights_outside(bytes);
   } catch (const Error &error) {
     if (std::strcmp(error.what(), "no ONNX file") != 0) throw;
     wrong(path + " is no ONNX file; export the bundle again");
@@ -126,9 +125,10 @@ Description::Description(const std::vector<Graph> &graphs) {
 
 Bundle::Bundle(const std::string &folder)
     : folder(folder), manifest(open_manifest(folder)), description(manifest.graphs) {
-  for (const File &file : manifest.files) read_verified(folder, file);
   for (const Graph &graph : manifest.graphs)
-    for (const Variant &variant : graph.variants) check_complete(folder, variant.file);
+    for (const Variant &variant : graph.variants)
+      check_complete(folder + "/" + variant.file.name, read_verified(folder, variant.file));
+  for (const Engine &engine : manifest.engines) read_verified(folder, engine.file);
 }
 
 const Graph &Bundle::graph(const char *name) const {

@@ -57,7 +57,6 @@ class OpenVinoSession(Session):
             raise InputError(f"threads is {threads}, expected at least 1 or None")
         self.precision = precision
         self.path = Path(path)
-        self._openvino = openvino
         self._core = openvino.Core()
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint.upper()}
         if threads is not None:
