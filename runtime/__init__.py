@@ -1,18 +1,18 @@
 """Runs what `export` froze: a bundle in, images, joints and scores out. Needs no PyTorch.
 
-`runtime.load("mgan-robot").generate(64, seed=0)` gives images and the joints that belong to them.
+`runtime.load("mgan-robot").generate(64, seed=0)` gives images and the joints that belong to them;
+`runtime.load("bundles/fusion")("a.png", "b.png", 0.5)` the fusion of two pictures.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle, Precision
-    from runtime.models import Multimodal
     from runtime.session import Hint
 
 __all__ = ["InputError", "load"]
@@ -24,8 +24,8 @@ def load(
     precision: Precision = "fp32",
     threads: int | None = None,
     hint: Hint = "latency",
-) -> Multimodal:
-    """Open a bundle and return its task-level model.
+) -> Any:
+    """Open a bundle and return its task-level model: a `runtime.models.Multimodal` or a `runtime.models.Fuser`.
 
     Args:
         bundle: a bundle's folder, the name of one shipped with the package, or an open Bundle.

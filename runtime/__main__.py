@@ -1,5 +1,5 @@
-"""python -m runtime: generate with a bundle, score it, time it, look into it. Results go to stdout as JSON, talk to
-stderr."""
+"""python -m runtime: generate with a bundle, fuse pictures, score it, time it, look into it. Results go to stdout as
+JSON, talk to stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from runtime.commands import bench, evaluate, generate, info
+from runtime.commands import bench, evaluate, fuse, generate, info
 from runtime.commands.options import check_numbers
 from runtime.errors import Parser, cli
 
@@ -17,7 +17,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     parser = Parser(prog="python -m runtime", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module in (("generate", generate), ("evaluate", evaluate), ("bench", bench), ("info", info)):
+    modules = {"generate": generate, "fuse": fuse, "evaluate": evaluate, "bench": bench, "info": info}
+    for name, module in modules.items():
         command = commands.add_parser(name, help=module.run.__doc__, description=module.run.__doc__)
         command.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder or the name of a shipped one")
         module.configure(command)

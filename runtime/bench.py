@@ -117,7 +117,8 @@ def figures(way: Way, batch: int) -> dict[str, float]:
 
 
 def feeds_of(ports: Iterable[Port], batch: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs for a graph, of the kind that each port takes: normal noise, else even values within the port's range.
+    """Inputs for a graph, of the kind that each port takes: normal noise, for latents too, else even values within the
+    port's range.
 
     Args:
         ports: the graph's inputs.
@@ -129,8 +130,8 @@ def feeds_of(ports: Iterable[Port], batch: int, seed: int = 0) -> dict[str, np.n
     """
     rng, feeds = np.random.default_rng(seed), {}
     for port in ports:
-        if port.kind == "noise":
-            values = cpp_ext.noise(seed, 0, batch, port.shape[0])
+        if port.kind in ("noise", "latent"):
+            values = cpp_ext.noise(seed, 0, batch, int(np.prod(port.shape))).reshape(batch, *port.shape)
         else:
             low, high = np.asarray(port.limits or [port.range or (0.0, 1.0)]).T
             values = rng.uniform(low, high, (batch, *port.shape))

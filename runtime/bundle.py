@@ -48,9 +48,10 @@ class Port(_Model):
 
     name: Identifier
     shape: Shape
-    """Without the batch axis, which comes first and is dynamic. An image is [C, H, W]."""
+    """Without the batch axis, which comes first and is dynamic. An image or a latent is [C, H, W]."""
     dtype: Literal["float32", "float16", "uint8", "int64"] = "float32"
-    kind: Literal["noise", "image", "vector"]
+    kind: Literal["noise", "image", "vector", "latent"]
+    """A latent is what an encoder makes of an image, [C, h, w]."""
     range: tuple[float, float] | None = None
     """Lowest and highest value, e.g. (-1, 1) for an image; None: unbounded, or per component (`limits`)."""
     unit: str = ""
@@ -59,15 +60,21 @@ class Port(_Model):
     """Names of a vector's components, e.g. the joints'."""
     limits: tuple[tuple[float, float], ...] | None = None
     """Lowest and highest value of each component, in `unit`."""
+    parts: Shape = ()
+    """Channels of each part of a latent, in order: what `cpp_ext.blend` gives a λ of its own."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Port:
-        axes = 3 if self.kind == "image" else 1
+        axes = 3 if self.kind in ("image", "latent") else 1
         if len(self.shape) != axes:
             raise ValueError(f"{self.name}: shape {list(self.shape)} of kind {self.kind!r}, expected {axes} axes")
         for what, values in (("names", self.names or None), ("limits", self.limits)):
             if values is not None and len(values) != self.shape[0]:
                 raise ValueError(f"{self.name}: {len(values)} {what} for {self.shape[0]} components")
+        if self.parts and (self.kind != "latent" or sum(self.parts) != self.shape[0]):
+            raise ValueError(
+                f"{self.name}: parts {list(self.parts)}, expected a latent's counts of its {self.shape[0]}"
+            )
         for low, high in [*([self.range] if self.range else []), *(self.limits or ())]:
             if not low < high:
                 raise ValueError(f"{self.name}: lower bound {low} is not below upper bound {high}")

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 _EXTRAS = {
     **dict.fromkeys(("torch", "tyro", "accelerate", "safetensors", "matplotlib", "onnx", "onnxscript"), "train"),
+    **dict.fromkeys(("PIL", "python_avatars", "resvg_py"), "train"),
     "onnxruntime": "cpu",
     "openvino": "cpu",
     "pybullet": "robot",

@@ -146,21 +146,34 @@ def open_session(
     threads: int | None = None,
     hint: Hint = "latency",
 ) -> tuple[Session, str]:
-    """Open one graph of a bundle.
+    """Open one graph of a bundle: `open_sessions` with it alone."""
+    (session,), choice = open_sessions(bundle, [graph], device, precision, threads, hint)
+    return session, choice
+
+
+def open_sessions(
+    bundle: Bundle,
+    graphs: Sequence[str],
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    hint: Hint = "latency",
+) -> tuple[list[Session], str]:
+    """Open graphs of a bundle, all on one backend.
 
     Args:
         bundle: a verified bundle.
-        graph: the graph's name.
+        graphs: the graphs' names.
         device: "cpu" (ONNX Runtime), "openvino" (OpenVINO, on the CPU), "cuda" or "cuda:N" (ONNX Runtime on a GPU),
             "tensorrt" or "tensorrt:N" (an engine of the bundle), or "auto": the first of tensorrt, cuda, openvino and
-            cpu that truly works here.
-        precision: which variant of the graph: "fp32", "fp16" or "int8".
+            cpu that truly works here, for all of the graphs.
+        precision: which variant of the graphs: "fp32", "fp16" or "int8".
         threads: CPU threads for one run; None: the engine's own choice.
         hint: for OpenVINO: "latency" (all threads work on one run) or "throughput" (several runs at once on fewer
             threads each, which many cores are best used by: `stream` keeps them busy). Others take no notice.
 
     Returns:
-        The session, and one line that says what was picked and, for "auto", why not the others.
+        The sessions, and one line that says what was picked and, for "auto", why not the others.
 
     Raises:
         InputError: no such graph or precision, an unknown or absent device, or threads below 1.
@@ -172,23 +185,26 @@ def open_session(
         raise InputError(f"hint is {hint!r}, expected {' or '.join(HINTS)}")
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}, expected {', '.join(PRECISIONS)}")
-    bundle.graph(graph, precision)  # a precision that is not there is not a reason to try another backend
+    for graph in graphs:
+        bundle.graph(graph, precision)  # a precision that is not there is not a reason to try another backend
     if kind != "auto":
-        session = _open_checked(kind, number, bundle, graph, precision, threads, hint)
-        return session, _picked(session)
+        sessions = [_open_checked(kind, number, bundle, graph, precision, threads, hint) for graph in graphs]
+        return sessions, _picked(sessions[0])
     reasons: dict[str, list[str]] = {}  # which backends each keeps away
     for number, kind in enumerate(ORDER):
         try:
-            session = _open_checked(kind, 0, bundle, graph, precision, threads, hint)
-            _try_out(session)
+            sessions = [_open_checked(kind, 0, bundle, graph, precision, threads, hint) for graph in graphs]
+            for session in sessions:
+                _try_out(session)
         except InputError as error:
             reasons.setdefault(str(error), []).append(kind)
         except Exception as error:  # an engine that opens and then fails is not the one to use, whatever it raises
             reasons.setdefault(f"{type(error).__name__}: {one_line(error)}", []).append(kind)
         else:
             rest = {"not needed": list(ORDER[number + 1 :])} if ORDER[number + 1 :] else {}
-            return session, " | ".join([_picked(session), *_said(reasons | rest)])
-    raise InputError(f"{bundle.path}: nothing here can run graph {graph}: {' | '.join(_said(reasons))}")
+            return sessions, " | ".join([_picked(sessions[0]), *_said(reasons | rest)])
+    named = ("graph " if len(graphs) == 1 else "graphs ") + ", ".join(graphs)
+    raise InputError(f"{bundle.path}: nothing here can run {named}: {' | '.join(_said(reasons))}")
 
 
 def _said(reasons: Mapping[str, Sequence[str]]) -> list[str]:

@@ -106,6 +106,8 @@ const awase_port *Description::describe(const std::vector<Port> &ports) {
     static_assert(sizeof(Bounds) == 2 * sizeof(double), "Bounds are two numbers in a row");
     if (port.limits) view.limits = reinterpret_cast<const double(*)[2]>(port.limits->data());
     if (port.range) view.range = port.range->data();
+    view.part_count = int32_t(port.parts.size());
+    if (!port.parts.empty()) view.parts = port.parts.data();
     described.push_back(view);
   }
   return described.data();

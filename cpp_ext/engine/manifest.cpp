@@ -134,11 +134,11 @@ File read_file(const Field &entry) {
 }
 
 Port read_port(const Field &entry) {
-  entry.object({"name", "shape", "dtype", "kind", "range", "unit", "names", "limits"});
+  entry.object({"name", "shape", "dtype", "kind", "range", "unit", "names", "limits", "parts"});
   constexpr awase_dtype dtypes[] = {AWASE_FLOAT32, AWASE_FLOAT16, AWASE_UINT8, AWASE_INT64};
   Port port{};
   port.name = entry["name"].identifier();
-  port.kind = awase_kind(entry["kind"].choice({"noise", "image", "vector"}));
+  port.kind = awase_kind(entry["kind"].choice({"noise", "image", "vector", "latent"}));
   port.dtype = AWASE_FLOAT32;
   if (entry.has("dtype")) port.dtype = dtypes[entry["dtype"].choice({"float32", "float16", "uint8", "int64"})];
   int64_t elements = 1;
@@ -146,8 +146,8 @@ Port read_port(const Field &entry) {
     port.shape.push_back(size.whole(1, int64_t(1) << 31));
     if ((elements *= port.shape.back()) > int64_t(1) << 31) entry["shape"].refuse("at most 2^31 elements a sample");
   }
-  if (port.shape.size() != (port.kind == AWASE_IMAGE ? 3u : 1u))
-    entry["shape"].refuse(port.kind == AWASE_IMAGE ? "[C, H, W] of an image" : "one axis");
+  const bool map = port.kind == AWASE_IMAGE || port.kind == AWASE_LATENT;
+  if (port.shape.size() != (map ? 3u : 1u)) entry["shape"].refuse(map ? "[C, H, W]" : "one axis");
   if (entry.has("unit")) port.unit = entry["unit"].text();
   if (entry.has("range") && !entry["range"].null()) port.range = entry["range"].bounds();
   const std::string each = "one for each of " + std::to_string(port.shape[0]) + " components";
@@ -159,6 +159,15 @@ Port read_port(const Field &entry) {
     port.limits.emplace();
     for (const Field &limits : entry["limits"].list()) port.limits->push_back(limits.bounds());
     if (int64_t(port.limits->size()) != port.shape[0]) entry["limits"].refuse(each);
+  }
+  if (entry.has("parts")) {
+    int64_t channels = 0;
+    for (const Field &part : entry["parts"].list()) {
+      port.parts.push_back(part.whole(1, int64_t(1) << 31));
+      channels += port.parts.back();
+    }
+    if (!port.parts.empty() && (port.kind != AWASE_LATENT || channels != port.shape[0]))
+      entry["parts"].refuse("a latent's channel counts, whose sum is its " + std::to_string(port.shape[0]));
   }
   return port;
 }
@@ -269,7 +278,8 @@ Manifest read(const json &raw) {
 
 bool Port::operator==(const Port &other) const {
   return name == other.name && unit == other.unit && kind == other.kind && dtype == other.dtype &&
-         shape == other.shape && names == other.names && limits == other.limits && range == other.range;
+         shape == other.shape && names == other.names && limits == other.limits && range == other.range &&
+         parts == other.parts;
 }
 
 Manifest read_manifest(const std::string &path, const std::string &text) {

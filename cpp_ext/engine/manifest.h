@@ -23,6 +23,7 @@ struct Port {
   awase_dtype dtype;
   std::vector<int64_t> shape;  // without the batch axis
   std::vector<std::string> names;
+  std::vector<int64_t> parts;  // of a latent: channels of each part, in order
   std::optional<std::vector<Bounds>> limits;
   std::optional<Bounds> range;
   bool operator==(const Port &other) const;

@@ -115,8 +115,8 @@ void Session::check_generates() const {
   if (g.inputs.size() != 1 || g.inputs[0].kind != AWASE_NOISE || g.inputs[0].dtype != AWASE_FLOAT32)
     throw Error(AWASE_INVALID, what_ + " cannot generate: it must have one input, float32 and of kind noise");
   for (const Port &port : g.outputs)
-    if (port.dtype != AWASE_FLOAT32 || port.kind == AWASE_NOISE ||
-        (port.kind == AWASE_IMAGE && port.range != Bounds{-1, 1}))
+    if (port.dtype != AWASE_FLOAT32 ||
+        !(port.kind == AWASE_VECTOR || (port.kind == AWASE_IMAGE && port.range == Bounds{-1, 1})))
       throw Error(AWASE_INVALID,
                   what_ + " cannot generate: output " + port.name + " must be a float32 image in [-1, 1] or vector");
 }

@@ -12,6 +12,8 @@ from runtime.errors import InputError
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from runtime.bundle import Bundle
+
 RANGES = {
     "count": (1, 10**9),
     "random": (1, 10**7),
@@ -19,6 +21,9 @@ RANGES = {
     "first": (0, 2**64 - 1),
     "batch": (1, 2**12),
     "threads": (1, 2**10),
+    "sweep": (2, 2**10),
+    "per_part": (2, 2**10),
+    "frames": (1, 10**7),
 }
 """Lowest and highest value of the whole numbers among the options."""
 
@@ -63,17 +68,39 @@ def check_numbers(options: argparse.Namespace) -> None:
     for name, (low, high) in RANGES.items():
         value = getattr(options, name, None)
         if isinstance(value, int) and not low <= value <= high:
-            raise InputError(f"--{name} is {value}, expected a whole number from {low} to {high}")
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a whole number from {low} to {high}")
     first = getattr(options, "first", 0)
     if first + getattr(options, "count", 0) > 2**64:
         raise InputError(f"--first is {first}, expected at most {2**64 - options.count}: samples end at 2^64")
 
 
-def load(options: argparse.Namespace) -> Any:
+COMMANDS = {"multimodal": "generate", "fuser": "fuse"}
+"""The command that each model is for."""
+
+
+def open_for(model: str, bundle: str) -> Bundle:
+    """A bundle of one model; another's is refused before any engine is opened.
+
+    Raises:
+        InputError: it cannot be used, or is another model's.
+    """
+    from runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    other = opened.manifest.model
+    if other != model and other in COMMANDS:
+        raise InputError(
+            f"{opened.path} holds a {other}, expected a {model}; `python -m runtime {COMMANDS[other]}` is for it"
+        )
+    return opened
+
+
+def load(options: argparse.Namespace, kind: str = "multimodal") -> Any:
     """The bundle's model on the device asked for; what was picked, and why, goes to stderr in one line."""
     import runtime
 
-    model = runtime.load(options.bundle, options.device, options.precision, options.threads, options.hint)
+    bundle = open_for(kind, options.bundle)
+    model = runtime.load(bundle, options.device, options.precision, options.threads, options.hint)
     print(model.choice, file=sys.stderr)
     return model
 

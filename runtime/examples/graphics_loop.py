@@ -20,7 +20,7 @@ import numpy as np
 
 import cpp_ext
 import runtime
-from runtime.commands.options import check_numbers
+from runtime.commands.options import check_numbers, open_for
 from runtime.errors import InputError, Parser, cli
 from runtime.examples.screen import Screen
 from runtime.sheet import CHANNELS
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE.mp4", help="write a video, as fast as it goes, not a window")
     options = parser.parse_args(argv)
     check_numbers(options)
-    for name, most in (("frames", 10**7), ("melt", 10**4), ("size", 8192), ("rate", 1000)):
+    for name, most in (("melt", 10**4), ("size", 8192), ("rate", 1000)):
         if not 1 <= getattr(options, name) <= most:
             raise InputError(f"--{name} is {getattr(options, name)}, expected 1 to {most}")
     print(json.dumps(run(options), indent=1))
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The loop itself; returns its speed."""
-    model = runtime.load(options.bundle, options.device, options.precision)
+    model = runtime.load(open_for("multimodal", options.bundle), options.device, options.precision)
     print(model.choice, file=sys.stderr)
     image, shown = first_image(model), 0
     with Screen(options.rate, options.out, None if options.out else "melt") as screen:

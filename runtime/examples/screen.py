@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 
 from runtime.errors import InputError
-
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+from runtime.video import Video
 
 
 class Screen:
@@ -29,16 +28,8 @@ class Screen:
     """
 
     def __init__(self, rate: float, video: Path | None = None, window: str | None = None) -> None:
-        self.rate, self.video, self.window = rate, video, window
-        self._writer: cv2.VideoWriter | None = None
-        if video:
-            if video.suffix not in CODECS:
-                raise InputError(f"--out {video}, expected a name that ends in {' or '.join(CODECS)}")
-            self._place = Path(os.path.realpath(video))
-            if not self._place.parent.is_dir() or (video.exists() and not video.is_file()):
-                raise InputError(f"--out {video} cannot be written: expected a file in a folder that is there")
-            # The suffix stays last, for OpenCV takes the container from it.
-            self._part = self._place.with_name(f".{video.stem}.{os.getpid()}.part{video.suffix}")
+        self.window = window
+        self._video = Video(video, rate) if video else None
         if window:
             # Without a display some builds of OpenCV end the process instead of raising an error.
             shown = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -54,16 +45,10 @@ class Screen:
 
     def show(self, frame: np.ndarray) -> bool:
         """Put out one frame, uint8 [H, W, 3] RGB, all of one size. False: the user pressed q or Esc in the window."""
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        if self.video:
-            if self._writer is None:
-                codec = cv2.VideoWriter.fourcc(*CODECS[self.video.suffix])
-                self._writer = cv2.VideoWriter(str(self._part), codec, self.rate, bgr.shape[1::-1])
-                if not self._writer.isOpened():
-                    raise InputError(f"--out {self.video} cannot be written: OpenCV cannot make such a video here")
-            self._writer.write(bgr)
+        if self._video:
+            self._video.write(frame)
         if self.window:
-            cv2.imshow(self.window, bgr)
+            cv2.imshow(self.window, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             return (cv2.waitKey(1) & 0xFF) not in (ord("q"), 27)
         return True
 
@@ -75,10 +60,5 @@ class Screen:
     ) -> None:
         if self.window:
             cv2.destroyWindow(self.window)
-        if self._writer is None or self.video is None:
-            return
-        self._writer.release()
-        if kind is None or kind is KeyboardInterrupt:  # what was made until Ctrl-C is a whole video
-            self._part.replace(self._place)
-        else:
-            self._part.unlink(missing_ok=True)
+        if self._video:
+            self._video.close(keep=kind is None or kind is KeyboardInterrupt)  # what was made until Ctrl-C is a video

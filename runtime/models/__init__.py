@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from runtime.models.fuser import Fuser
 from runtime.models.multimodal import Multimodal
 
-MODELS = {"multimodal": Multimodal}
+MODELS: dict[str, type[Multimodal | Fuser]] = {"multimodal": Multimodal, "fuser": Fuser}
 
-__all__ = ["MODELS", "Multimodal"]
+__all__ = ["MODELS", "Fuser", "Multimodal"]

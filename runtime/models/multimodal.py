@@ -12,6 +12,7 @@ import numpy as np
 import cpp_ext
 from runtime.backends import drawn
 from runtime.errors import InputError
+from runtime.models.common import FORMS, Form, one_of, show, shown, whole
 from runtime.session import Hint, Session, check_feeds, open_session
 from runtime.stream import ahead
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle, Port, Precision
 
 GRAPH = "generator"
-Form = Literal["uint8", "float"]
 Place = Literal["host", "device"]
 
 
@@ -41,7 +41,7 @@ class Multimodal:
         if len(graph.inputs) != 1 or graph.inputs[0].kind != "noise":
             raise InputError(f"{bundle.path}: graph {GRAPH} must have one input of kind noise")
         for port in graph.outputs:
-            if port.kind == "noise" or (port.kind == "image" and port.range != (-1.0, 1.0)):
+            if port.kind not in ("image", "vector") or (port.kind == "image" and port.range != (-1.0, 1.0)):
                 raise InputError(f"{bundle.path}: output {port.name} must be an image in [-1, 1] or a vector")
         self.bundle = bundle
         self.session = session
@@ -149,7 +149,7 @@ class Multimodal:
         Raises:
             InputError: `z` is of another type or shape.
         """
-        _one_of("form", form, ("uint8", "float"))
+        one_of("form", form, FORMS)
         check_feeds("from_noise", [self.noise], {self.noise.name: z})
         sample = self._new(len(z), form)
         self._run(z, sample, form)
@@ -170,34 +170,24 @@ class Multimodal:
                 if port.kind != "image":
                     low, high = self._limits[port.name]
                     np.minimum(np.maximum(values, low), high, out=array[part])
-                elif form == "uint8":
-                    cpp_ext.pack(values, out=array[part])
                 else:
-                    array[part] = values
+                    show(values, array[part], form)
 
     def _new(self, count: int, form: Form, place: Place = "host") -> Any:
         new: Any = self._on_gpu.gpu.empty if self._on_gpu is not None and place == "device" else np.empty
         try:
-            return self._sample(*(new(*_shown(port, count, form)) for port in self.modalities))
+            return self._sample(*(new(*shown(port, count, form)) for port in self.modalities))
         except (MemoryError, OverflowError, ValueError) as error:
             raise InputError(f"{count} samples at once do not fit into memory ({error}); use stream") from None
 
     @staticmethod
     def _check(count: int, seed: int, first: int, batch: int, form: Form, place: Place) -> None:
-        _whole("count", count, 1, 2**63)
-        _whole("seed", seed, 0, 2**64 - 1)
-        _whole("first", first, 0, 2**64 - count)
-        _whole("batch", batch, 1, 2**31 - 1)
-        _one_of("form", form, ("uint8", "float"))
-        _one_of("place", place, ("host", "device"))
-
-
-def _shown(port: Port, count: int, form: Form) -> tuple[tuple[int, ...], str]:
-    """Shape and type of `count` samples of a modality."""
-    if port.kind == "image" and form == "uint8":
-        channels, height, width = port.shape
-        return (count, height, width, channels), "uint8"
-    return (count, *port.shape), "float32"
+        whole("count", count, 1, 2**63)
+        whole("seed", seed, 0, 2**64 - 1)
+        whole("first", first, 0, 2**64 - count)
+        whole("batch", batch, 1, 2**31 - 1)
+        one_of("form", form, FORMS)
+        one_of("place", place, ("host", "device"))
 
 
 def _inner_limits(port: Port) -> tuple[np.ndarray, np.ndarray]:
@@ -209,13 +199,3 @@ def _inner_limits(port: Port) -> tuple[np.ndarray, np.ndarray]:
     low = np.where(low < exact[:, 0], np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > exact[:, 1], np.nextafter(high, np.float32(-np.inf)), high)
     return low, high
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"{name} is {value!r}, expected {' or '.join(known)}")
-
-
-def _whole(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}, expected a whole number from {low} to {high}")

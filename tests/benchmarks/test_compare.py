@@ -165,7 +165,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_every_file_is_a_subject_or_said_not_to_be() -> None:
-    assert benchmarks.__main__.subjects() == ["engine", "gpu", "kernels", "overhead", "render"]
+    assert benchmarks.__main__.subjects() == ["engine", "fusion", "gpu", "kernels", "overhead", "render"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import cpp_ext
 
 OK, INVALID, UNAVAILABLE, OUT_OF_MEMORY = 0, 1, 2, 3
 DTYPES = [np.uint8, np.float16, np.float32, np.float64, np.int64]
-KINDS = ["noise", "image", "vector"]
+KINDS = ["noise", "image", "vector", "latent"]
 
 
 class Tensor(ctypes.Structure):
@@ -38,6 +38,8 @@ class Port(ctypes.Structure):
         ("names", ctypes.POINTER(ctypes.c_char_p)),
         ("limits", ctypes.POINTER(ctypes.c_double * 2)),
         ("range", ctypes.POINTER(ctypes.c_double)),
+        ("parts", ctypes.POINTER(ctypes.c_int64)),
+        ("part_count", ctypes.c_int32),
     ]
 
 
@@ -189,6 +191,7 @@ def _port(port: Port) -> dict[str, Any]:
         "names": tuple(port.names[k].decode() for k in range(width)) if port.names else (),
         "limits": tuple(tuple(port.limits[k]) for k in range(width)) if port.limits else None,
         "range": tuple(port.range[:2]) if port.range else None,
+        "parts": tuple(port.parts[: port.part_count]) if port.parts else (),
     }
 
 

@@ -48,7 +48,7 @@ def new(count, size=8, joints=2, channels=3):
 def test_a_bundle_is_described(engine):
     shipped = runtime.load(SHIPPED, device="cpu").bundle
     graph, precisions = shipped.graph("generator"), [graph.precision for graph in shipped.manifest.graphs]
-    fields = ("name", "kind", "dtype", "shape", "unit", "names", "limits", "range")
+    fields = ("name", "kind", "dtype", "shape", "unit", "names", "limits", "range", "parts")
     expected = {
         side: [{field: getattr(port, field) for field in fields} for port in ports]
         for side, ports in (("inputs", graph.inputs), ("outputs", graph.outputs))
@@ -65,6 +65,23 @@ def test_every_precision_of_a_graph_is_listed_and_opened(engine, tiny):
         for options in ({}, {"precision": "fp16"}, {"graph": "generator", "device": "cpu", "threads": 1}):
             with engine.session(bundle, **options) as session:
                 engine.generate(session, new(1))
+
+
+def test_latents_are_described_with_their_parts_and_not_generated(engine, tmp_path):
+    data = engine_bundle.model()
+    latent = {"name": "image", "shape": [3, 8, 8], "kind": "latent", "parts": [1, 2]}
+    ports = engine_bundle.entry(data)["outputs"]
+    raw = engine_bundle.manifest(data, graphs=[engine_bundle.entry(data, outputs=[latent, ports[1]])])
+    with engine.bundle(engine_bundle.write(tmp_path / "l", raw, generator_onnx=data)) as bundle:
+        made, other = engine.graphs(bundle)[0]["outputs"]
+        assert (made["kind"], made["shape"], made["parts"]) == ("latent", (3, 8, 8), (1, 2))
+        assert (other["kind"], other["parts"]) == ("vector", ())
+        with engine.session(bundle) as session:
+            outputs = [np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 2), np.float32)]
+            engine.run(session, [np.ones((2, 4), np.float32)], outputs)
+            assert outputs[0].any()
+            with pytest.raises(EngineError, match="output image must be a float32 image in"):
+                engine.generate(session, new(2))
 
 
 # ---- runs ----

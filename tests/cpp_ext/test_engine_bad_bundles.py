@@ -254,6 +254,35 @@ def test_the_engine_refuses_what_python_refuses(engine, folder):
     assert 15 < opened < 500
 
 
+@pytest.mark.parametrize(
+    ("fields", "good"),
+    [
+        ({"parts": [1, 2]}, True),
+        ({"parts": []}, True),
+        ({}, True),
+        ({"parts": [1, 1]}, False),
+        ({"parts": [4]}, False),
+        ({"parts": [0, 3]}, False),
+        ({"parts": [5, -2]}, False),
+        ({"parts": [1.5, 1.5]}, False),
+        ({"parts": [2**62, 2**62]}, False),
+        ({"parts": None}, False),
+        ({"parts": 3}, False),
+        ({"parts": [3], "shape": [3]}, False),
+        ({"shape": [192]}, False),
+        ({"parts": [1, 2], "kind": "image"}, False),
+        ({"parts": [], "kind": "image"}, True),
+        ({"parts": [3], "kind": "vector", "shape": [3]}, False),
+        ({"kind": "latents"}, False),
+    ],
+)
+def test_parts_of_a_latent(engine, folder, fields, good):
+    raw = engine_bundle.manifest(DATA)
+    raw["graphs"][0]["outputs"][0] = {"name": "image", "shape": [3, 8, 8], "kind": "latent", **fields}
+    engine_bundle.write(folder, raw)
+    assert (reason(engine, folder) == "", opens_in_python(folder)) == (good, good)
+
+
 def _field(raw, name):
     """All values of a field, wherever it is."""
     found = [raw[name]] if isinstance(raw, dict) and name in raw else []

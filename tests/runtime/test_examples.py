@@ -196,7 +196,8 @@ def test_frames_melt(bundle: Path) -> None:
 def test_graphics_loop_refuses(
     refused: Callable[..., str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "--frames is 0, expected 1 to" in refused(graphics_loop.main, "--frames", 0)
+    assert "--frames is 0, expected a whole number from 1 to" in refused(graphics_loop.main, "--frames", 0)
+    assert "--melt is 0, expected 1 to" in refused(graphics_loop.main, "--melt", 0)
     for seed in (-1, 2**64):
         assert f"--seed is {seed}, expected a whole number" in refused(graphics_loop.main, "--seed", seed)
     assert "no bundle 'nowhere'" in refused(graphics_loop.main, "nowhere")

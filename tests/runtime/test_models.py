@@ -129,7 +129,7 @@ def test_bad_arguments(bundle: Path, arguments: dict[str, int], message: str) ->
 def test_unknown_model(bundle: Path) -> None:
     path = bundle / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "translator"}))
-    with pytest.raises(InputError, match="model 'translator' is not one of multimodal; upgrade awase"):
+    with pytest.raises(InputError, match="model 'translator' is not one of multimodal, fuser; upgrade awase"):
         runtime.load(bundle)
 
 

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define AWASE_ENGINE_VERSION 1 /* of this interface; awase_engine_version() is the library's */
+#define AWASE_ENGINE_VERSION 2 /* of this interface; awase_engine_version() is the library's */
 
 AWASE_API int awase_engine_version(void);
 
@@ -37,9 +37,10 @@ AWASE_API const char *awase_engine_last_error(void);
 typedef struct awase_bundle awase_bundle;
 
 typedef enum awase_kind {
-  AWASE_NOISE = 0, /* drawn by awase_noise */
-  AWASE_IMAGE = 1, /* [C, H, W] */
-  AWASE_VECTOR = 2 /* e.g. joint angles */
+  AWASE_NOISE = 0,  /* drawn by awase_noise */
+  AWASE_IMAGE = 1,  /* [C, H, W] */
+  AWASE_VECTOR = 2, /* e.g. joint angles */
+  AWASE_LATENT = 3  /* what an encoder makes of an image, [C, h, w], in parts: see awase_blend */
 } awase_kind;
 
 /* One input or output of a graph. The batch axis comes first, has any size and is not in `shape`. */
@@ -47,12 +48,14 @@ typedef struct awase_port {
   const char *name;
   int32_t kind;  /* awase_kind */
   int32_t dtype; /* awase_dtype */
-  int32_t rank;  /* 1, or 3 for an image */
+  int32_t rank;  /* 1, or 3 for an image or a latent */
   int64_t shape[3];
   const char *unit;          /* of a vector's components, e.g. "rad"; "" without one */
   const char *const *names;  /* [shape[0]], of a vector's components, or NULL */
   const double (*limits)[2]; /* [shape[0]], lowest and highest value of each component in `unit`, or NULL */
   const double *range;       /* [2], lowest and highest value of all, e.g. an image's -1 and 1, or NULL */
+  const int64_t *parts;      /* [part_count], channels of each part of a latent, in order, or NULL: awase_blend's */
+  int32_t part_count;        /* 0 without parts */
 } awase_port;
 
 /* One graph. In whatever precision it is run, its inputs and outputs are these. */
