@@ -27,7 +27,7 @@ $(READY): pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old, expected Python >= 3.11; set PYTHON=" >&2; exit 2; }
 	@if $(PYTHON) -c '$(NEW_TORCH)' 2>/dev/null; then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
 	@$(BIN)/python -c '$(NEW_TORCH)' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch==$(TORCH)
-	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,trt,triton,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[cpu,robot,train,skia,trt,triton,dev]'
 	$(BIN)/pip install --disable-pip-version-check --no-deps tensorrt-stubs  # its dependency is TensorRT itself: gigabytes
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""python -m trainer RECIPE …: train a recipe; `report RUN` writes a run's report anew."""
+"""python -m trainer RECIPE …: train a recipe. Also `report RUN`, its report anew, and `data check DIR`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from runtime.errors import InputError, cli
 USAGE = """usage: python -m trainer RECIPE [--preset NAME] [options]     train, or go on with a run
        python -m trainer RECIPE --help                    the recipe's options
        python -m trainer report RUN                       write a run's report anew
+       python -m trainer data check DIR                   list every image that is broken, small, a duplicate …
 
 recipes: {recipes}"""
 
@@ -58,6 +59,10 @@ def parse(kind: Any, default: Any, arguments: list[str], prog: str) -> Any:
 @cli
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
+    if list(argv[:1]) == ["data"]:
+        from trainer.data import doctor
+
+        return doctor.main(argv[1:])
     from trainer import loop, report, run  # here, so that a package that is not installed is one line
 
     arguments = list(argv)
