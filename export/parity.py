@@ -11,7 +11,7 @@ import numpy as np
 
 import cpp_ext
 from export.drift import EQUAL_DB
-from export.references import Reference
+from export.references import Reference, bounds_of
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.bundle import OutputParity, Parity, Port, Precision
 
@@ -72,24 +72,6 @@ def openvino_runner(path: Path) -> Runner:
     return Runner(f"openvino {version('openvino')} cpu", session)
 
 
-def inputs(ports: tuple[Port, ...], seed: int, count: int) -> dict[str, np.ndarray]:
-    """Test inputs for a graph: noise as at run time, anything else evenly spread over its range or limits.
-
-    Returns:
-        Arrays by port name, [count, *shape], each a function of (seed, its place among the ports).
-    """
-    feeds = {}
-    for place, port in enumerate(ports):
-        size = int(np.prod(port.shape))
-        if port.kind == "noise":
-            values = cpp_ext.noise(seed, place * 2**32, count, size).astype(np.float64)
-        else:
-            low, high = _bounds(port)
-            values = low + (high - low) * np.random.default_rng([seed, place]).random((count, size))
-        feeds[port.name] = values.reshape(count, *port.shape).astype(port.dtype)
-    return feeds
-
-
 def measure(
     reference: Reference, runners: Sequence[Runner], precision: Precision = "fp32", seeds: int = SEEDS
 ) -> Parity:
@@ -107,7 +89,7 @@ def measure(
     want: dict[str, list[np.ndarray]] = {port.name: [] for port in reference.outputs}
     got: list[dict[str, list[np.ndarray]]] = [{name: [] for name in want} for _ in runners]
     for seed in range(seeds):
-        feeds = inputs(reference.inputs, seed, BATCH_SIZES[seed % len(BATCH_SIZES)])
+        feeds = reference.feeds(seed, BATCH_SIZES[seed % len(BATCH_SIZES)])
         for name, array in reference.run(feeds).items():
             want[name].append(array)
         for runner, results in zip(runners, got, strict=True):
@@ -143,7 +125,7 @@ def compare(port: Port, got: np.ndarray, want: np.ndarray, precision: Precision 
         with np.errstate(invalid="ignore"):
             span = np.maximum(reference.max(0) - reference.min(0), 1e-6)
     else:
-        low, high = _bounds(port)
+        low, high = bounds_of(port)
         span = high - low
     with np.errstate(invalid="ignore"):
         share = np.abs(got.reshape(len(got), -1).astype(np.float64) - reference) / span
@@ -211,9 +193,3 @@ def misses(report: Parity) -> str:
                 f"{output.ssim_bound:g}"
             )
     return ""
-
-
-def _bounds(port: Port) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest value of each component, [prod(shape)] or scalar."""
-    low, high = np.asarray(port.limits if port.limits is not None else [port.range or (-1.0, 1.0)], np.float64).T
-    return low, high

@@ -17,7 +17,7 @@ from export.bundle import check_target, write_manifest, writing
 from export.drift import Inside, layers, steepest, told
 from export.errors import ExportError
 from export.onnx import OPSET, check_file
-from export.parity import inputs, measure, misses, onnxruntime_runner
+from export.parity import measure, misses, onnxruntime_runner
 from export.plan import Plan, dropped, engine_file, graph_file, kept_engines, reduced
 from export.precision import reduce_precision
 from export.references import Reference
@@ -160,7 +160,7 @@ def _checked(reference: Reference, fp32: Path) -> Parity:
     missed = misses(report)
     if not missed:
         return report
-    model, feeds = onnx.load(fp32), inputs(reference.inputs, 0, 8)
+    model, feeds = onnx.load(fp32), reference.feeds(0, 8)
     worst = steepest(layers(model, Inside(model, told(model)).run(feeds), reference.inside(feeds)), "fp32")
     if worst is None or worst.sqnr_db > _SAME_DB:
         where = "no layer inside does: the module gives something else when PyTorch traces it"

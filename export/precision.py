@@ -15,7 +15,7 @@ from export.fp16 import to_fp16
 from export.half import as_computed_in_half
 from export.int8 import quantised, to_int8
 from export.onnx import check_file
-from export.parity import Runner, inputs, measure, misses, onnxruntime_runner, openvino_runner
+from export.parity import Runner, measure, misses, onnxruntime_runner, openvino_runner
 from export.references import Reference
 from runtime.bundle import Parity, Precision
 
@@ -60,7 +60,7 @@ def reduce_precision(
         InputError: `openvino` without OpenVINO.
     """
     model = onnx.load(fp32)
-    calibration = [inputs(reference.inputs, seed, _CALIBRATION_BATCH) for seed in _CALIBRATION_SEEDS]
+    calibration = [reference.feeds(seed, _CALIBRATION_BATCH) for seed in _CALIBRATION_SEEDS]
     probe = {name: array[:_PROBE] for name, array in calibration[0].items()}
     kept: list[str] = []
     while True:

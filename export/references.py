@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+import cpp_ext
 from export.drift import Inside, Tensors, told
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Reference(Declared, Protocol):
 
     def known_parity(self, path: Path) -> Parity | None:
         """The report of a file that `freeze` wrote, if that file has been compared before."""
+        ...
+
+    def feeds(self, seed: int, count: int) -> dict[str, np.ndarray]:
+        """Inputs to compare and calibrate with, by port name, [count, *shape], a function of `seed`."""
         ...
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -96,6 +101,13 @@ class TorchReference:
     def known_parity(self, path: Path) -> Parity | None:
         """None: it was written just now."""
         return None
+
+    def feeds(self, seed: int, count: int) -> dict[str, np.ndarray]:
+        """The graph's own examples; where it has none, what its ports allow."""
+        if self.graph.examples is None:
+            return drawn(self.inputs, seed, count)
+        examples = self.graph.examples(seed, count)
+        return {port.name: examples[port.name] for port in self.inputs}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the module without gradients."""
@@ -162,6 +174,10 @@ class OnnxReference:
         """The earlier report, if the file is still the same."""
         return self.parity if path.read_bytes() == self.path.read_bytes() else None
 
+    def feeds(self, seed: int, count: int) -> dict[str, np.ndarray]:
+        """What its ports allow: a bundle holds no examples, which would be somebody's pictures."""
+        return drawn(self.inputs, seed, count)
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the file with ONNX Runtime."""
         return self._session.run(feeds)
@@ -178,3 +194,27 @@ class OnnxReference:
 
         model = onnx.load(self.path)
         return Inside(model, told(model)).run(feeds)
+
+
+def drawn(ports: tuple[Port, ...], seed: int, count: int) -> dict[str, np.ndarray]:
+    """Test inputs for a graph: noise as at run time, latents alike, else evenly spread over the range or limits.
+
+    Returns:
+        Arrays by port name, [count, *shape], each a function of (seed, its place among the ports).
+    """
+    feeds = {}
+    for place, port in enumerate(ports):
+        size = int(np.prod(port.shape))
+        if port.kind in ("noise", "latent"):  # what batch norm leaves is near enough to normal
+            values = cpp_ext.noise(seed, place * 2**32, count, size).astype(np.float64)
+        else:
+            low, high = bounds_of(port)
+            values = low + (high - low) * np.random.default_rng([seed, place]).random((count, size))
+        feeds[port.name] = values.reshape(count, *port.shape).astype(port.dtype)
+    return feeds
+
+
+def bounds_of(port: Port) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value of each component, [prod(shape)] or scalar."""
+    low, high = np.asarray(port.limits if port.limits is not None else [port.range or (-1.0, 1.0)], np.float64).T
+    return low, high

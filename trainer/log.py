@@ -25,28 +25,28 @@ class Means:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add one step's scalars, averaged over the processes."""
         stacked = distributed.average(torch.stack([value.detach().double() for value in values.values()]))
         for name, value in zip(values, stacked, strict=True):
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1  # a name may come up in one stage of a training alone
 
     def take(self) -> dict[str, float]:
         """The means since the last call, and start anew."""
-        means = {name: (total / self.count).item() for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: JSON that `restore` turns back into the same sums exactly."""
-        return {"count": self.count, "sums": {name: total.item() for name, total in self.sums.items()}}
+        return {"counts": self.counts, "sums": {name: total.item() for name, total in self.sums.items()}}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         """The inverse of `state`."""
-        self.count = state["count"]
+        self.counts = dict(state["counts"])
         self.sums = {n: torch.tensor(v, dtype=torch.float64, device=device) for n, v in state["sums"].items()}
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +43,13 @@ def train(kind: type[Recipe], options: Options) -> Path:
     main, processes = accelerator.is_main_process, accelerator.num_processes
     if options.batch % processes:
         raise InputError(f"--batch is {options.batch}, expected a multiple of the {processes} processes")
+    plain = run.options_json(kind, options)
     if main:
-        print(json.dumps(run.options_json(kind.name, options), indent=2), flush=True)
+        print(json.dumps(plain, indent=2), flush=True)
 
     def load() -> Dataset:
         if not options.fresh:
-            run.check_same(path, run.options_json(kind.name, options))
+            run.check_same(path, plain)
         dataset = kind.dataset(options)
         if not options.fresh:
             run.check_same_data(path, dataset.description)
@@ -60,6 +62,7 @@ def train(kind: type[Recipe], options: Options) -> Path:
         # Networks: the same initial weights everywhere.
         torch.manual_seed(options.seed)
         recipe = kind(options, dataset.description)
+        recipe.data = dataset
         state = State(recipe, accelerator.device)
         if main:
             announce(state, dataset, accelerator, options)
@@ -69,7 +72,7 @@ def train(kind: type[Recipe], options: Options) -> Path:
         # Begin or resume; one training a run.
         distributed.main_first(lambda: held.enter_context(lock(path)) if main else None)
         if main:
-            begin(path, kind, options, dataset)
+            begin(path, plain, options, dataset)
         accelerator.wait_for_everyone()
         if state.resume(path, console.print if main else lambda _: None) and main:
             console.print(f"going on with {path} at {state.images / 1000:.1f} kimg")
@@ -108,8 +111,8 @@ def fit(state: State, dataset: Dataset, options: Options, accelerator: Accelerat
         task = bar.add_task(path.name, total=total, completed=state.images)
         while state.images < total:
             # Everything random in this step follows from (seed, rank, images seen).
-            seed = np.random.SeedSequence([options.seed, accelerator.process_index, state.images])
-            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+            torch.manual_seed(step_seed(options.seed, accelerator.process_index, state.images))
+            shared = torch.Generator().manual_seed(step_seed(options.seed, 0, state.images))
 
             # This process's share of the batch.
             first = state.images + accelerator.process_index * share
@@ -122,7 +125,7 @@ def fit(state: State, dataset: Dataset, options: Options, accelerator: Accelerat
                 for group, rate in zip(optimizer.param_groups, state.rates[name], strict=True):
                     group["lr"] = rate * recipe.learning_rate_factor(progress)
             with accelerator.autocast():
-                scalars = recipe.step(batch, Step(state.images, progress, share, first, device, optimize))
+                scalars = recipe.step(batch, Step(state.images, progress, share, first, device, shared, optimize))
             state.means.add(scalars)
             state.images += options.batch
             state.update_averages(options.batch, options.ema_kimg)
@@ -162,6 +165,11 @@ def crossed(images: int, batch: int, kimg: float) -> bool:
     return every > 0 and images // every > (images - batch) // every
 
 
+def step_seed(seed: int, rank: int, images: int) -> int:
+    """Seed of all that a process draws in the step that begins at `images`."""
+    return int(np.random.SeedSequence([seed, rank, images]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def sample_indices(seed: int, first: int, count: int, length: int) -> np.ndarray:
     """Which data samples are shown as the training's samples first … first+count−1, [count] int64.
 
@@ -190,9 +198,13 @@ def announce(state: State, dataset: Dataset, accelerator: Accelerator, options: 
     console.print(f"data      {len(dataset)} samples")
     console.print(f"networks  {sizes} parameters")
     console.print(f"device    {accelerator.device}, {accelerator.num_processes} process(es), {options.precision}")
+    if options.precision == "bf16" and accelerator.device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        if not any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")):
+            console.print("this processor has no instructions for bf16: --precision fp32 trains faster here")
 
 
-def begin(path: Path, kind: type[Recipe], options: Options, dataset: Dataset) -> None:
+def begin(path: Path, plain: dict[str, Any], options: Options, dataset: Dataset) -> None:
     """Write down what the run is; with --fresh delete what an earlier one of its name left, and nothing else."""
     if options.fresh:
         for name in ("checkpoints", "samples", "figures", "tensorboard", "generated"):
@@ -201,5 +213,5 @@ def begin(path: Path, kind: type[Recipe], options: Options, dataset: Dataset) ->
             file.unlink(missing_ok=True)
     (path / "summary.json").unlink(missing_ok=True)  # it says that the run is finished
     (path / "samples").mkdir(exist_ok=True)
-    log.write_text(path / "options.json", json.dumps(run.options_json(kind.name, options), indent=2) + "\n")
+    log.write_text(path / "options.json", json.dumps(plain, indent=2) + "\n")
     log.write_text(path / "data.json", json.dumps(dataset.description) + "\n")

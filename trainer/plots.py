@@ -72,6 +72,18 @@ def histograms(panels: dict[str, dict[str, np.ndarray]], limits: dict[str, tuple
         return figure
 
 
+def bars(panels: Mapping[str, Mapping[str, float]], level: float) -> Any:
+    """One panel a measure, a bar for each name; a dotted line at `level` times the bars' mean. A matplotlib figure."""
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.4), squeeze=False)
+        for axes, (title, values) in zip(grid.flat, panels.items(), strict=True):
+            axes.bar(list(values), list(values.values()), width=0.6)
+            axes.axhline(level * float(np.mean(list(values.values()))), color="0.4", linestyle=":")
+            axes.set_title(title, fontsize=9)
+            axes.tick_params(labelsize=7)
+        return figure
+
+
 def close(figure: Any) -> None:
     """Free a matplotlib figure's memory."""
     plt.close(figure)

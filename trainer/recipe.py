@@ -45,7 +45,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train. auto: CUDA if it works here."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the forward passes (automatic mixed precision for bf16)."""
+    """Precision of the forward passes (bf16: automatic mixed precision, for which a processor needs instructions)."""
     threads: int = 0
     """CPU threads for one process. 0: PyTorch's own choice."""
     fresh: bool = False
@@ -104,6 +104,8 @@ class Step:
     first: int
     """Number of this process's first sample: sample k of the training is the k-th ever shown."""
     device: torch.device
+    shared: torch.Generator
+    """Randomness on the CPU, the same in every process: for what is drawn for the global batch."""
     optimize: Callable[[str, Tensor], None]
     """optimize(name, loss): zero the gradients of optimizer `name`, backward, average over processes, step."""
 
@@ -117,6 +119,9 @@ class Graph:
     """In evaluation mode, on the CPU, float32; takes the inputs in order and returns the outputs in order."""
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    examples: Callable[[int, int], dict[str, np.ndarray]] | None = None
+    """examples(seed, count): inputs like those it will see, by port (others may be among them), to measure and to
+    calibrate with. None: drawn from what the ports say, which does for noise."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,18 @@ class Recipe(ABC):
     averaged: tuple[str, ...]
     """The networks kept as a running average (EMA) too: the ones samples, metrics and exports use."""
     optimizers: dict[str, torch.optim.Optimizer]
+    data: Any = None
+    """What `dataset` gave, while it trains; a run that is reopened has none."""
+
+    @classmethod
+    def sources(cls, options: Any) -> dict[str, Any]:
+        """Files beside the data that shape the training (weights of other networks), as JSON: they stand in
+        options.json, and a run does not go on with others.
+
+        Raises:
+            InputError: one is not there.
+        """
+        return {}
 
     @classmethod
     @abstractmethod

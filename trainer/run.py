@@ -21,7 +21,7 @@ from trainer import checkpoint
 from trainer.log import console
 from trainer.recipe import RESUMABLE, Graph, Options, Recipe
 
-RECIPES = {"mgan": "trainer.recipes.mgan:Mgan"}
+RECIPES = {"fusion": "trainer.recipes.fusion:Fusion", "mgan": "trainer.recipes.mgan:Mgan"}
 """Every recipe by the name the command line knows it by. Imported when asked for."""
 
 
@@ -42,9 +42,15 @@ def folder(options: Options) -> Path:
     return options.runs / options.name
 
 
-def options_json(recipe: str, options: Options) -> dict[str, Any]:
-    """Options as plain JSON, with the recipe's name."""
-    return {"recipe": recipe} | json.loads(json.dumps(dataclasses.asdict(options), default=str))
+def options_json(kind: type[Recipe], options: Options) -> dict[str, Any]:
+    """Options as plain JSON, with the recipe's name and the files that shape its training.
+
+    Raises:
+        InputError: such a file is not there.
+    """
+    plain = {"recipe": kind.name} | json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    sources = kind.sources(options)
+    return plain | ({"sources": sources} if sources else {})
 
 
 def options_from_json(kind: type[Options], plain: dict[str, Any]) -> Options:

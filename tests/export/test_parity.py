@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from export.drift import EQUAL_DB
 from export.errors import ExportError
-from export.parity import BOUNDS, NOT_FINITE, Runner, compare, inputs, measure, misses, onnxruntime_runner
+from export.parity import BOUNDS, NOT_FINITE, Runner, compare, measure, misses, onnxruntime_runner
 from export.pipeline import _checked
-from export.references import TorchReference
+from export.references import TorchReference, drawn
 from runtime.bundle import Parity, Port
 from trainer.recipe import Graph
 
@@ -134,14 +134,14 @@ def test_inputs_cover_their_range() -> None:
         Port(name="z", shape=(4,), kind="noise"),
         Port(name="label", shape=(2,), kind="vector", limits=((0, 1), (5, 9))),
     )
-    feeds = inputs((*ports, IMAGE), seed=3, count=400)
+    feeds = drawn((*ports, IMAGE), seed=3, count=400)
     assert abs(feeds["z"].mean()) < 0.1 and abs(feeds["z"].std() - 1) < 0.1
     assert feeds["label"].min(0) == pytest.approx([0, 5], abs=0.1) and feeds["label"].max(0) == pytest.approx(
         [1, 9], abs=0.1
     )
     assert feeds["image"].shape == (400, 1, 2, 2) and feeds["image"].dtype == np.float32
-    assert np.array_equal(feeds["z"], inputs((*ports, IMAGE), seed=3, count=400)["z"])
-    assert not np.array_equal(feeds["z"], inputs(ports, seed=4, count=400)["z"])
+    assert np.array_equal(feeds["z"], drawn((*ports, IMAGE), seed=3, count=400)["z"])
+    assert not np.array_equal(feeds["z"], drawn(ports, seed=4, count=400)["z"])
 
 
 def test_graph_is_untouched(graph: Graph) -> None:

@@ -15,7 +15,6 @@ from export.fp16 import precise_nodes, to_fp16
 from export.half import as_computed_in_half
 from export.int8 import quantised
 from export.onnx import check_model
-from export.parity import inputs
 from export.precision import reduce_precision
 from export.references import OnnxReference
 from export.surgery import constants
@@ -64,7 +63,7 @@ def test_generator(reference: OnnxReference, tmp_path: Path, precision: str) -> 
 
 def test_fp16_is_typed_in_the_file(reference: OnnxReference) -> None:
     model = onnx.load(reference.path)
-    half, notices = to_fp16(model, inputs(reference.inputs, 0, 4))
+    half, notices = to_fp16(model, reference.feeds(0, 4))
     assert not notices
     kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     (resize,) = [node for node in half.graph.node if node.op_type == "Resize"]

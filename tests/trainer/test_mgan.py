@@ -78,7 +78,7 @@ def one_step(mgan: Mgan, data: MganData):
         mgan.optimizers[name].step()
 
     batch = {name: torch.from_numpy(x) for name, x in data.batch(np.arange(8)).items()}
-    return mgan.step(batch, Step(0, 0.0, 8, 0, torch.device("cpu"), optimize))
+    return mgan.step(batch, Step(0, 0.0, 8, 0, torch.device("cpu"), torch.Generator(), optimize))
 
 
 def test_every_option_adds_its_term_and_nothing_else():
