@@ -76,13 +76,18 @@ def quantised(model: onnx.ModelProto) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ONNX Runtime's advice on pre-processing, meant for other kinds of model, off the terminal."""
+    """Keep ONNX Runtime's advice on pre-processing, meant for other kinds of model, off the terminal; and its warnings
+    of what its own passes left behind."""
+    import onnxruntime
+
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(3)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         root.setLevel(level)
+        onnxruntime.set_default_logger_severity(2)  # as it is unless somebody says otherwise

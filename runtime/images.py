@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +129,19 @@ def fitted(pictures: Sequence[Picture], size: int, first: int = 0) -> np.ndarray
             )
         images[number] = fit(rgb, size)
     return images
+
+
+def several(pictures: Any) -> tuple[Any, bool]:
+    """Pictures as a sequence, and whether it was one that was given.
+
+    Raises:
+        InputError: it is neither a picture nor a sequence of some.
+    """
+    alone = isinstance(pictures, str | Path) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+    found: Any = [pictures] if alone else pictures
+    if not isinstance(found, list | tuple | np.ndarray) or not len(found):
+        raise InputError(f"pictures are {pictures!r:.80}, expected a path, an array [H, W, C] or several of these")
+    return found, alone
 
 
 def _decoded(data: bytes, how: int) -> np.ndarray | None:

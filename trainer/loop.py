@@ -43,7 +43,7 @@ def train(kind: type[Recipe], options: Options) -> Path:
     main, processes = accelerator.is_main_process, accelerator.num_processes
     if options.batch % processes:
         raise InputError(f"--batch is {options.batch}, expected a multiple of the {processes} processes")
-    plain = run.options_json(kind, options)
+    plain = distributed.main_first(lambda: run.options_json(kind, options))  # what is missing is said once
     if main:
         print(json.dumps(plain, indent=2), flush=True)
 

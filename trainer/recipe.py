@@ -74,6 +74,7 @@ class Options:
 # What may change when a run is resumed; everything else would make it another run.
 RESUMABLE = {"total_kimg", "tick_kimg", "metric_kimg", "snapshot_kimg", "checkpoint_kimg", "runs", "fresh", "dry_run"}
 RESUMABLE |= {"threads", "device"}
+RESUMABLE |= {"cache", "weights"}  # places of files: what is in them stands in data.json and under `sources`
 
 
 class Dataset(Protocol):

@@ -103,7 +103,12 @@ class State:
             checkpoint.load_network(network, f"ema/{name}", tensors)
         for name, optimizer in self.recipe.optimizers.items():
             checkpoint.restore_optimizer(optimizer, f"optimizer/{name}", tensors, meta["optimizers"][name])
-        self.means.restore(meta["means"], self.device)
+        try:
+            self.means.restore(meta["means"], self.device)
+        except KeyError:
+            raise InputError(
+                f"{path}: its checkpoint was written by another version; train it again with --fresh"
+            ) from None
         self.images, self.metrics = meta["images"], meta["metrics"]
         self._before = (meta["seconds"], meta["cpu_seconds"])
         return True

@@ -7,7 +7,6 @@ the first picture: Z = Λ∘Z_A + (1 - Λ)∘Z_B. A generator makes an image of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 
 import cpp_ext
 from runtime.errors import InputError
-from runtime.images import Picture, fitted
+from runtime.images import Picture, fitted, several
 from runtime.models import weights as lambdas
 from runtime.models.alignment import ALIGNER, Alignment
 from runtime.models.common import FORMS, Form, one_of, show, shown, whole
@@ -123,10 +122,10 @@ class Fuser:
         Raises:
             InputError: a picture is missing or is none; the message says which.
         """
-        several, alone = _several(pictures)
-        z = np.empty((len(several), *self.latent.shape), np.float32)
+        some, alone = several(pictures)
+        z = np.empty((len(some), *self.latent.shape), np.float32)
         for start in range(0, len(z), BATCH):
-            images = cpp_ext.unpack(fitted(list(several[start : start + BATCH]), self.size, start))
+            images = cpp_ext.unpack(fitted(list(some[start : start + BATCH]), self.size, start))
             for part, outputs in self.encoder.pieces({self._input: images}):
                 z[start : start + BATCH][part] = outputs[self.latent.name]
         return z[0] if alone else z
@@ -214,7 +213,9 @@ class Fuser:
             InputError: a picture is none, or `steps` is below 2.
         """
         rows = lambdas.sweep(steps, len(self.parts))
-        return self(a, b, rows, form=form, align=True) if align else self._under(a, b, rows.__getitem__, steps, form)
+        if align:
+            return self(*self._alignable(a, b, one=True)[1:], rows, form=form, align=True)
+        return self._under(a, b, rows.__getitem__, steps, form)
 
     def per_part(
         self, a: Picture, b: Picture, steps: int = 6, *, others: float = 1.0, form: Form = "uint8"
@@ -299,7 +300,7 @@ class Fuser:
         one_of("form", form, FORMS)
         passed = lambdas.passed(keys, len(self.parts), extrapolate)
         if align:
-            pair = self._alignable(a, b)
+            pair = self._alignable(a, b, one=True)
         else:
             za, zb = self._pair(a, b)
         batch = min(LIVE, frames)
@@ -376,15 +377,18 @@ class Fuser:
             )
         return self.encode(given)
 
-    def _alignable(self, a: Pictures, b: Pictures) -> tuple[Alignment, np.ndarray, np.ndarray]:
-        """The alignment, and pictures as it takes them, uint8 [N, S, S, 3] each."""
+    def _alignable(self, a: Pictures, b: Pictures, one: bool = False) -> tuple[Alignment, np.ndarray, np.ndarray]:
+        """The alignment, and pictures (`one`: of each no more) as it takes them, uint8 [N, S, S, 3] each."""
         if self._alignment is None:
             raise InputError(f"{self.bundle.path} has no graph {ALIGNER}: train with --align, or leave align out")
         pictures = []
         for name, given in (("a", a), ("b", b)):
             if isinstance(given, np.ndarray) and given.dtype.kind == "f":
                 raise InputError(f"{name} is a latent map, expected a picture: what is to be aligned is encoded after")
-            pictures.append(fitted(_several(given)[0], self.size))
+            some = several(given)[0]
+            if one and len(some) != 1:
+                raise InputError(f"{name} is {len(some)} pictures, expected one")
+            pictures.append(fitted(some, self.size))
         return self._alignment, pictures[0], pictures[1]
 
     def _aligned(self, a: Pictures, b: Pictures, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -395,7 +399,7 @@ class Fuser:
         if any(len(x) not in (1, count) for x in (first, second, every)):
             return self.encode(first), self.encode(second)  # whose numbers do not fit together, as will be said
         za, zb = alignment.encode(first, second, np.broadcast_to(every, (count, every.shape[1])))
-        alone = rows.ndim == 1 and _several(a)[1] and _several(b)[1]
+        alone = rows.ndim == 1 and several(a)[1] and several(b)[1]
         return (za[0], zb[0]) if alone else (za, zb)
 
     def _pair(self, a: Picture, b: Picture) -> tuple[np.ndarray, np.ndarray]:
@@ -444,12 +448,3 @@ class Fuser:
 
     def _buffer(self, batch: int) -> np.ndarray:
         return np.empty((batch, *self.latent.shape), np.float32)
-
-
-def _several(pictures: Pictures) -> tuple[Any, bool]:
-    """Pictures as a sequence, and whether it was one that was given."""
-    alone = isinstance(pictures, str | Path) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
-    several: Any = [pictures] if alone else pictures
-    if not isinstance(several, list | tuple | np.ndarray) or not len(several):
-        raise InputError(f"pictures are {pictures!r:.80}, expected a path, an array [H, W, C] or several of these")
-    return several, alone

@@ -73,11 +73,17 @@ def test_a_critic_of_ours_judges_each_image_by_itself(norm: str) -> None:
         ({"critic_norm": "instance"}, "needs --size 64 or more"),
         ({"style": -1.0}, "--style is -1.0, expected a number ≥ 0"),
         ({"binary": 1.5}, "from 0 to 1"),
+        ({"wasserstein_p": 1.5}, "--wasserstein-p is 1.5, expected a number from 2"),
     ],
 )
 def test_options_that_cannot_work(changes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         tiny_options(Path("x"), Path("y"), **changes).check()
+
+
+def test_avatars_are_not_counted_as_files() -> None:
+    with pytest.raises(InputError, match="give --avatars 9"):
+        dataclasses.replace(tiny_options(Path("x"), Path("y")), data="avatars", count=9).check()
 
 
 def test_too_few_images(pictures: Path, tmp_path: Path) -> None:
@@ -199,6 +205,11 @@ def test_other_weights_are_another_run(finished: Path, pictures: Path) -> None:
         run.check_same(finished, plain)
 
 
+def test_files_may_have_moved(finished: Path) -> None:
+    plain = json.loads((finished / "options.json").read_text())
+    run.check_same(finished, plain | {"cache": "elsewhere", "weights": "the same file elsewhere"})
+
+
 def test_the_bundle_fuses_as_the_run_does(finished: Path, pictures: Path, tmp_path: Path) -> None:
     opened = run.open_run(finished)
     assert isinstance(opened.options, FusionOptions)
@@ -247,6 +258,9 @@ def test_pictures_aligned_before_they_are_fused(pictures: Path, tmp_path: Path) 
         fuse(fuse.encode(a), b, 0.5, align=True)
     with pytest.raises(InputError, match="do not fit together"):
         fuse([a] * 2, b, rows, align=True)
+    for paired in (lambda: fuse.sweep([a] * 3, b, 3, align=True), lambda: fuse.animate(a, [b] * 3, 3, align=True)):
+        with pytest.raises(InputError, match="is 3 pictures, expected one"):
+            paired()
 
 
 def test_a_bundle_without_an_aligner_says_so(finished: Path, tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cpp_ext import unpack
 from runtime.errors import InputError
 from trainer import weights as files
 from trainer.networks.backbones import Backbone, open_backbone
@@ -61,6 +64,18 @@ class Distance(nn.Module):
         with torch.autocast(a.device.type, enabled=False):
             distances = [self._distance(*pair) for pair in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True)]
         return torch.cat(distances)
+
+    def of_pictures(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The distances of a[n] and b[n], [N]. a, b: pictures uint8 RGB [N, H, W, 3], H and W at least 32.
+
+        Raises:
+            InputError: their shapes differ, or they are too small.
+        """
+        found = []
+        for start in range(0, len(a), _CHUNK):
+            pair = (torch.from_numpy(unpack(np.ascontiguousarray(x[start : start + _CHUNK]))) for x in (a, b))
+            found.append(self(*(x.to(self.backbone.mean.device) for x in pair)).cpu().numpy())
+        return np.concatenate(found)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         features = self.backbone(torch.cat([a, b]).float(), self.layers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cpp_ext import ssim
@@ -31,15 +30,7 @@ def evaluate(images: NDArray[np.uint8], rebuilt: NDArray[np.uint8], distance: Di
         raise InputError(f"reconstruction: got images {shapes}, expected both alike, [N, H, W, 3] with N at least 2")
     if images.dtype != np.uint8 or rebuilt.dtype != np.uint8:
         raise InputError(f"reconstruction: got {images.dtype} and {rebuilt.dtype}, expected uint8")
-    device = distance.backbone.mean.device
-    distances = []
-    for start in range(0, len(images), 64):
-        a, b = (
-            torch.from_numpy(np.ascontiguousarray(x[start : start + 64])).to(device).permute(0, 3, 1, 2) / 127.5 - 1
-            for x in (images, rebuilt)
-        )
-        distances.append(distance(a, b).cpu().numpy())
-    scores = {"ssim": ssim(images, rebuilt), distance.name: np.concatenate(distances)}
+    scores = {"ssim": ssim(images, rebuilt), distance.name: distance.of_pictures(images, rebuilt)}
     result: dict[str, Any] = {}
     for name, values in scores.items():
         result[name] = float(values.mean(dtype=np.float64))

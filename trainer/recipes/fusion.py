@@ -60,8 +60,8 @@ class Fusion(Recipe):
             InputError: the perceptual network's are not there, or it has no such layer.
         """
         backbone = open_backbone(options.perceptual, options.weights)
-        backbone(torch.zeros(1, 3, options.size, options.size), layers_of(options)[2])
-        return {"perceptual": backbone.source, "distance": open_lpips().source}
+        backbone(torch.zeros(1, 3, backbone.smallest, backbone.smallest), layers_of(options)[2])
+        return {"perceptual": backbone.source, "distance": open_lpips(net=options.lpips).source}
 
     def __init__(self, options: FusionOptions, description: dict[str, Any]) -> None:
         self.options = options
@@ -102,7 +102,7 @@ class Fusion(Recipe):
     @functools.cached_property
     def distance(self) -> Distance:
         """What images are compared by in metrics: LPIPS (alex), or what stands in for it."""
-        return open_lpips().to(next(self.networks["encoder"].parameters()).device)
+        return open_lpips(net=self.options.lpips).to(next(self.networks["encoder"].parameters()).device)
 
     # --- Training ---
 

@@ -53,8 +53,8 @@ def figures(
     )  # fmt: skip
     if fusion.options.align:
         yield Figure(
-            "alignment", "Aligned before fusing", "Pairs of other poses: A, B; the blend with every λ at one half "
-            "without alignment, and with it. The same pairs, the same networks.",
+            "alignment", "Aligned before fusing", "The held-out pairs that the aligner moves most: A, B; the blend "
+            "with every λ at one half without alignment, and with it. The same pairs, the same networks.",
             enlarge(alignment(fusion, averaged), scale),
         )  # fmt: skip
     maps = feature_maps(fusion)

@@ -31,7 +31,7 @@ class OneOutput(nn.Module):
 
 
 class Blend(nn.Module):
-    """Equation 1 as a graph."""
+    """Equation 1 as a graph: `networks.autoencoder.blend` in operators that every engine has, with no index tensor."""
 
     def __init__(self, parts: tuple[int, ...]) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-import cpp_ext
+from trainer.losses.parts import PLACES
 from trainer.metrics import reconstruction
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def sweep(
     made = fusion.blends(averaged, za, zb, np.repeat(SWEEP[:, None], parts, 1))  # [M, 6, S, S, 3]
     pixel = np.abs(made.astype(np.float32) - made[:, :1].astype(np.float32)).mean((2, 3, 4)) / 127.5
     steps = made.shape[1]
-    far = distances(
-        fusion, made.reshape(-1, *made.shape[2:]), made[:, :1].repeat(steps, 1).reshape(-1, *made.shape[2:])
+    far = fusion.distance.of_pictures(
+        made.reshape(-1, *made.shape[2:]), made[:, :1].repeat(steps, 1).reshape(-1, *made.shape[2:])
     )
     ends = np.roll(rebuilt, -1, 0)[:count]
     return {
@@ -84,9 +84,10 @@ def part_effects(fusion: Fusion, averaged: dict[str, nn.Module], za: torch.Tenso
         start = np.concatenate([made[:, 0], made[:, parts + 1]])
         end = np.concatenate([made[:, n + 1], made[:, parts + 2 + n]])
         difference = np.abs(end.astype(np.float32) - start.astype(np.float32)).mean(3) / 127.5
-        maps.append(difference.reshape(len(difference), -1))
+        cell = difference.shape[1] // PLACES
+        maps.append(difference.reshape(-1, PLACES, cell, PLACES, cell).mean((2, 4)).reshape(len(start), -1))
         effects["pixels"].append(float(difference.mean()))
-        effects[fusion.distance.name].append(float(distances(fusion, start.reshape(-1, *shape), end).mean()))
+        effects[fusion.distance.name].append(float(fusion.distance.of_pictures(start.reshape(-1, *shape), end).mean()))
     weakest = {name: min(values) / max(float(np.mean(values)), 1e-12) for name, values in effects.items()}
     unit = [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-6) for m in maps]
     overlaps = [float((unit[n] * unit[m]).sum(1).mean()) for n in range(parts) for m in range(n)]
@@ -97,16 +98,7 @@ def part_effects(fusion: Fusion, averaged: dict[str, nn.Module], za: torch.Tenso
         "effects": effects,
         "pairs": len(za),
         "protocol": "one λ alone moved from 1 to 0 from A, and from 0 to 1 from B; effect: mean change; weakest: the "
-        "smallest part's effect over the parts' mean; overlap: mean cosine of two parts' maps of change",
+        "smallest part's effect over the parts' mean; overlap: mean cosine of two parts' maps of change, averaged "
+        "over 8 × 8 cells",
         "direction": {"weakest": "higher is better, at most 1", "overlap": "lower is better"},
     }
-
-
-def distances(fusion: Fusion, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The perceptual distance of images uint8 [N, S, S, 3], in pieces, [N]."""
-    device = fusion.distance.get_buffer("linear0").device
-    found = []
-    for start in range(0, len(a), 64):
-        pair = (torch.from_numpy(cpp_ext.unpack(np.ascontiguousarray(x[start : start + 64]))) for x in (a, b))
-        found.append(fusion.distance(*(x.to(device) for x in pair)).cpu().numpy())
-    return np.concatenate(found)

@@ -108,6 +108,9 @@ class FusionOptions(Options):
     """Learning rates fall linearly to zero from this fraction of the training on. 1: never."""
 
     # Evaluation
+    lpips: Literal["alex", "vgg"] = "alex"
+    """The network of LPIPS. Where AWASE_WEIGHTS does not hold its weights, a distance of EfficientNet's features takes
+    its place, under its own name."""
     pairs: int = 200
     """Held-out pairs that blends and the parts' effects are measured on."""
 
@@ -136,6 +139,8 @@ class FusionOptions(Options):
         ):  # fmt: skip
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {low}")
+        if self.data == "avatars" and self.count:
+            raise InputError(f"--count is {self.count}, but it is about a folder's images; give --avatars {self.count}")
         if self.latent < self.parts:
             raise InputError(f"--latent is {self.latent}, expected at least a channel for each of {self.parts} parts")
         if self.part_sizes:
@@ -157,7 +162,7 @@ class FusionOptions(Options):
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a number ≥ 0")
         for name, least, most in (
             ("pretrain", 0, 1), ("binary", 0, 1), ("decay_from", 0, 1), ("beta1", 0, 0.999), ("beta2", 0, 0.9999),
-            ("wasserstein_p", 1, 100),
+            ("wasserstein_p", 2, 100),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
                 raise InputError(
@@ -172,13 +177,17 @@ OURS = FusionOptions(
 )  # fmt: skip
 PRESETS: dict[str, Any] = {
     "demo": dataclasses.replace(
-        OURS, avatars=3584, total_kimg=20, pretrain=0.6, ema_kimg=1, metric_kimg=10, snapshot_kimg=5, checkpoint_kimg=5,
+        OURS, avatars=3584, total_kimg=18, pretrain=0.6, ema_kimg=1, metric_kimg=10, snapshot_kimg=5, checkpoint_kimg=5,
         tick_kimg=1, pairs=50,
     ),
     "cpu": dataclasses.replace(
-        OURS, total_kimg=240, pretrain=0.62, metric_kimg=40, snapshot_kimg=20, checkpoint_kimg=10, tick_kimg=4,
+        OURS, total_kimg=110, pretrain=0.55, metric_kimg=22, snapshot_kimg=10, checkpoint_kimg=10, tick_kimg=2,
     ),
     "paper": FusionOptions(
         size=128, width=64, latent=1024, critic_width=64, critic_norm="batch", perceptual="vgg19", batch=100,
+        held_out=2599, binary=1, beta1=0.9, beta2=0.999, ema_kimg=0, total_kimg=4000, tick_kimg=20, metric_kimg=200,
+        snapshot_kimg=200, checkpoint_kimg=100,
     ),
 }  # fmt: skip
+"""demo: 5 CPU-minutes; cpu: 25 CPU-minutes; paper: the paper's networks, losses, weights and Λ of {0, 1}ᴺ, for as long
+as 20 times through CelebA, which the paper does not say: for a GPU. Give --data celeba:DIR and VGG-19's weights."""

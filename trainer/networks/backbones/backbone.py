@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1], as torchvision's networks expect them."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A trained classification network as a source of features: frozen, always in evaluation mode.
 
     Gradients flow through it to the images, never to its weights. It is no part of what a run trains or saves.
@@ -39,9 +40,9 @@ class Backbone(nn.Module):
         for name, values in (("mean", [2 * m - 1 for m in mean]), ("deviation", [2 * d for d in deviation])):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
+    @abstractmethod
     def steps(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """The parts of the network in order, one for each of `layers`; step n's output is layer n."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of `images` at `layers`, by name; computes no deeper than the deepest of them.
