@@ -32,12 +32,6 @@ def test_terms_against_numpy() -> None:
     np.testing.assert_allclose(found.overlap, np.mean(cosines), rtol=1e-12)
 
 
-def test_speckles_that_never_meet_are_one_place() -> None:
-    whole, moved = torch.ones(2, 32, 32), torch.tensor([[0, 0], [1, 1]])
-    even = (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).float().expand(2, -1, -1)
-    assert part_terms(even, 1 - even, whole, moved, 2).overlap == pytest.approx(1)
-
-
 def test_gradients_of_the_terms() -> None:
     maps = torch.from_numpy(0.05 + 0.1 * RNG.random((2, 6, 3, 3))).requires_grad_()
     whole = torch.from_numpy(RNG.random((6, 3, 3)) + 0.5)

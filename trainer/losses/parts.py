@@ -10,12 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, one_hot
 
 from trainer.distributed import batch_mean
-
-PLACES = 8
-"""Cells a side that an image is cut into, to compare where two parts change it."""
 
 
 class PartTerms(NamedTuple):
@@ -38,11 +34,9 @@ def part_terms(first: Tensor, second: Tensor, whole: Tensor, moved: Tensor, part
         the mean change from one image to the other, over the global batch. All parts together make at least the whole
         change, so P·e_p ≥ 1 can hold for every part: none may be silent. The mean over a batch, not a sample: where
         two images agree in what a part holds, it has nothing to change.
-    overlap: mean over samples of the cosine between the two maps, averaged over PLACES × PLACES cells: 0 if the two
-        parts change different places, 1 if the same. Cells, because pixel by pixel two parts can share a place in
-        speckles that never meet (so they did, and blends were full of them). Places, because a place is what one can
-        name a slider by ("eyes", "hair"), and what the paper's authors wish for ("to fuse the eyes only"); colour and
-        outline are told apart by the style and content losses already.
+    overlap: mean over samples of the cosine between the two maps: 0 if the two parts change different places, 1 if the
+        same. Places, because a place is what one can name a slider by ("eyes", "hair"), and what the paper's authors
+        wish for ("to fuse the eyes only"); colour and outline are told apart by the style and content losses already.
 
     Args:
         first, second: change maps [N, H, W] of two different parts, as if the part's λ moved by 1.
@@ -52,10 +46,10 @@ def part_terms(first: Tensor, second: Tensor, whole: Tensor, moved: Tensor, part
     """
     maps = torch.stack([first, second])
     size = maps.mean((2, 3))
-    every = one_hot(moved, parts).to(size.dtype)
+    every = torch.nn.functional.one_hot(moved, parts).to(size.dtype)
     possible = batch_mean((every * whole.detach().mean((1, 2))[None, :, None]).sum(0))
     effects = batch_mean((every * size[..., None]).sum(0)) / possible.clamp_min(1e-12)
     silent = (1 - parts * effects).clamp_min(0).square().mean()
-    cells = adaptive_avg_pool2d(maps, (min(PLACES, maps.shape[2]), min(PLACES, maps.shape[3]))).flatten(2)
-    overlap = cosine_similarity(cells[0], cells[1], dim=1, eps=1e-6).mean()
+    flat = maps.flatten(2)
+    overlap = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=1, eps=1e-6).mean()
     return PartTerms(silent, overlap, effects.detach())

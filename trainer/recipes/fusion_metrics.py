@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.losses.parts import PLACES
 from trainer.metrics import reconstruction
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ def part_effects(fusion: Fusion, averaged: dict[str, nn.Module], za: torch.Tenso
         start = np.concatenate([made[:, 0], made[:, parts + 1]])
         end = np.concatenate([made[:, n + 1], made[:, parts + 2 + n]])
         difference = np.abs(end.astype(np.float32) - start.astype(np.float32)).mean(3) / 127.5
-        cell = difference.shape[1] // PLACES
-        maps.append(difference.reshape(-1, PLACES, cell, PLACES, cell).mean((2, 4)).reshape(len(start), -1))
+        maps.append(difference.reshape(len(difference), -1))
         effects["pixels"].append(float(difference.mean()))
         effects[fusion.distance.name].append(float(fusion.distance.of_pictures(start.reshape(-1, *shape), end).mean()))
     weakest = {name: min(values) / max(float(np.mean(values)), 1e-12) for name, values in effects.items()}
@@ -98,7 +96,6 @@ def part_effects(fusion: Fusion, averaged: dict[str, nn.Module], za: torch.Tenso
         "effects": effects,
         "pairs": len(za),
         "protocol": "one λ alone moved from 1 to 0 from A, and from 0 to 1 from B; effect: mean change; weakest: the "
-        "smallest part's effect over the parts' mean; overlap: mean cosine of two parts' maps of change, averaged "
-        "over 8 × 8 cells",
+        "smallest part's effect over the parts' mean; overlap: mean cosine of two parts' maps of change",
         "direction": {"weakest": "higher is better, at most 1", "overlap": "lower is better"},
     }
