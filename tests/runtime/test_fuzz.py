@@ -1,5 +1,6 @@
 """Damaged and hostile bundles: one clear line each, never a crash and never a file outside the folder."""
 
+import copy
 import hashlib
 import json
 import os
@@ -73,13 +74,13 @@ def mutated(text: str, rng: random.Random) -> bytes:
             parent = parent[key]
         change = rng.randrange(4)
         if change == 0:
-            parent[last] = rng.choice(ODD)
+            parent[last] = copy.deepcopy(rng.choice(ODD))  # a second change may fall into it
         elif change == 1:
             del parent[last]
         elif change == 2 and isinstance(parent, dict):
-            parent[rng.choice(["extra", "file", "sha256", "graph"])] = rng.choice(ODD)
+            parent[rng.choice(["extra", "file", "sha256", "graph"])] = copy.deepcopy(rng.choice(ODD))
         else:
-            parent[last] = [parent[last]] * 2
+            parent[last] = [parent[last], copy.deepcopy(parent[last])]
     return json.dumps(tree).encode()
 
 
