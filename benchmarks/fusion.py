@@ -30,8 +30,9 @@ GRID_BAR = 1 / 1.1
 """A grid takes at most 1.1 times what its generator takes alone."""
 ANIMATION_BAR = 2.0
 """How many times as fast as PyTorch eager an animation is in int8."""
-CLOSE = 1.5 / 255
-"""Largest difference of frames from PyTorch's: one step, where a value lies between two."""
+CLOSE = 1.5 / 128
+"""Largest difference of frames from PyTorch's, over the largest value (above 128): a step, where a value lies between
+two."""
 
 
 @dataclass(frozen=True)
